@@ -1,0 +1,1 @@
+"""The service: see README.md for the layout."""

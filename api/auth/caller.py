@@ -1,0 +1,186 @@
+"""The caller of a request: who it is, and where each of its permissions holds today."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.auth.permissions import FACT_READS, MATRIX, TEAM_ROLES, Permission, Role
+from api.auth.scope import Reach
+from api.auth.secrets import Secrets
+from api.errors import InsufficientRole, Unauthenticated
+from api.pagination import Cursors
+
+NOWHERE = Reach()
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A role that holds today; `root` is the unit today's tree gives for the granted one."""
+
+    id: UUID
+    role: Role
+    unit_id: UUID
+    unit_key: int
+    root: int | None
+    team_id: UUID | None
+    valid_from: date | None
+    valid_to: date | None
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever sends the request. Deny by default: an absent permission reaches nowhere."""
+
+    id: UUID
+    kind: str
+    name: str
+    member_id: UUID | None
+    grants: tuple[Grant, ...]
+    reaches: Mapping[Permission, Reach]
+    secrets: Secrets = field(repr=False)
+    cursors: Cursors = field(repr=False)
+
+    def reach(self, permission: Permission) -> Reach:
+        """Return where the permission holds."""
+        return self.reaches.get(permission, NOWHERE)
+
+    def has(self, permission: Permission) -> bool:
+        """Tell whether any grant carries the permission at all."""
+        return permission is Permission.open or permission in self.reaches
+
+    def roots(self, permission: Permission) -> list[int]:
+        """Return the units, in today's tree, under which the permission was granted."""
+        return sorted(
+            {g.root for g in self.grants if g.root is not None and permission in MATRIX[g.role]}
+        )
+
+
+_PRINCIPAL = text("""
+    select p.kind, p.name, p.member_id,
+           set_config('noidai.principal', p.id::text, true)
+    from principal p where p.id = :id and p.disabled_at is null
+""")
+_GRANTS = text("""
+    select g.id, g.role, g.unit_id, g.unit_key, g.team_id, g.valid_from, g.valid_to,
+           (select p.ancestor_key from placement p join admin_unit u on u.key = p.unit_key
+            where p.unit_key = g.unit_key and p.level = u.level
+               and p.during @> cast(:today as date)) as root
+    from role_grant g
+    where g.principal_id = :id and g.deleted_at is null
+      and (g.valid_from is null or g.valid_from <= cast(:today as date))
+      and (g.valid_to is null or g.valid_to >= cast(:today as date))
+    order by g.id
+""")
+_REACHES = text("""
+    select r.provinces, r.communes, r.units
+    from jsonb_array_elements(cast(:sets as jsonb)) with ordinality as s (roots, n)
+    cross join lateral reach(
+        array(select jsonb_array_elements_text(s.roots)::integer), :today) as r
+    order by s.n
+""")
+
+
+async def load(
+    session: AsyncSession, principal_id: UUID, today: date, secrets: Secrets, cursors: Cursors
+) -> Caller:
+    """Read a principal with its grants as of today; 401 when it is gone or disabled."""
+    found = (await session.execute(_PRINCIPAL, {"id": principal_id})).one_or_none()
+    if found is None:
+        raise Unauthenticated("the account is gone or disabled")
+    rows = await session.execute(_GRANTS, {"id": principal_id, "today": today})
+    grants = tuple(
+        Grant(
+            row.id,
+            Role(row.role),
+            row.unit_id,
+            row.unit_key,
+            row.root,
+            row.team_id,
+            row.valid_from,
+            row.valid_to,
+        )
+        for row in rows
+    )
+    reaches = await _reaches(session, grants, today)
+    return Caller(
+        principal_id, found.kind, found.name, found.member_id, grants, reaches, secrets, cursors
+    )
+
+
+async def _reaches(
+    session: AsyncSession, grants: tuple[Grant, ...], today: date
+) -> dict[Permission, Reach]:
+    """Resolve, for each permission, the units and teams of all grants that carry it."""
+    roots: dict[Permission, set[int]] = {}
+    teams: dict[Permission, set[UUID]] = {}
+    for grant in grants:
+        for permission in MATRIX[grant.role]:
+            mine = roots.setdefault(permission, set())
+            if grant.role not in TEAM_ROLES:
+                mine |= {grant.root} - {None}  # type: ignore[arg-type]
+                continue
+            teams.setdefault(permission, set()).update({grant.team_id} - {None})  # type: ignore[arg-type]
+            if permission in {
+                Permission.households_read,
+                Permission.households_write,
+                Permission.people_read,
+            }:
+                mine |= {grant.root} - {None}  # type: ignore[arg-type]
+    places = await resolve(session, {frozenset(keys) for keys in roots.values()}, today)
+    return {
+        permission: replace(places[frozenset(keys)], teams=frozenset(teams.get(permission, ())))
+        for permission, keys in roots.items()
+    }
+
+
+async def resolve(
+    session: AsyncSession, sets: Collection[frozenset[int]], today: date
+) -> dict[frozenset[int], Reach]:
+    """Return the reach of each set of units, as the tree stands today, in one statement."""
+    ordered = [keys for keys in sets if keys]
+    parameters = {"sets": json.dumps([sorted(keys) for keys in ordered]), "today": today}
+    rows = await session.execute(_REACHES, parameters) if ordered else ()
+    found = {
+        keys: Reach(frozenset(row.provinces), frozenset(row.communes), frozenset(row.units))
+        for keys, row in zip(ordered, rows, strict=True)
+    }
+    return {keys: found.get(keys, NOWHERE) for keys in sets}
+
+
+async def enter(session: AsyncSession, caller: Caller, permission: Permission) -> None:
+    """Tell the database, for this transaction, where the caller's permissions hold.
+
+    403 when no grant carries the permission. Totals are counted from rows that their reader may
+    not list: only a request for totals presents its reach to the tables of facts.
+    """
+    if not caller.has(permission):
+        raise InsufficientRole
+    reaches = dict(caller.reaches)
+    if permission is Permission.aggregates_read:
+        reaches = dict.fromkeys(FACT_READS, caller.reach(permission))
+    await present(session, reaches)
+
+
+async def present(session: AsyncSession, reaches: Mapping[Permission, Reach]) -> None:
+    """Give row-level security its arrays until the end of the transaction."""
+    by_reach: dict[Reach, list[str]] = {}
+    for permission, reach in reaches.items():
+        by_reach.setdefault(reach, []).append(permission.value)
+    scopes = [
+        {
+            "permissions": permissions,
+            "provinces": sorted(reach.provinces),
+            "communes": sorted(reach.communes),
+            "units": sorted(reach.units),
+            "teams": sorted(map(str, reach.teams)),
+        }
+        for reach, permissions in by_reach.items()
+    ]
+    await session.execute(
+        text("select set_config('noidai.scopes', :scopes, true)"), {"scopes": json.dumps(scopes)}
+    )

@@ -1,0 +1,147 @@
+"""Every permission and the one matrix of roles."""
+
+from enum import StrEnum
+from typing import Final
+
+from api.models.role_grants import Role
+
+
+class Permission(StrEnum):
+    """What a route asks for. `open` is everybody's who is signed in."""
+
+    open = "open"
+    aggregates_read = "aggregates_read"
+    batch_write = "batch_write"
+    catalogue_extend = "catalogue_extend"
+    catalogue_write = "catalogue_write"
+    events_read = "events_read"
+    events_write = "events_write"
+    households_read = "households_read"
+    households_write = "households_write"
+    indicators_write = "indicators_write"
+    members_read = "members_read"
+    members_write = "members_write"
+    names_read = "names_read"
+    own_people_read = "own_people_read"
+    people_read = "people_read"
+    principals_write = "principals_write"
+    team_link_write = "team_link_write"
+    teams_read = "teams_read"
+    teams_write = "teams_write"
+    villages_write = "villages_write"
+
+
+P = Permission
+_READS: Final = {P.teams_read, P.members_read, P.households_read, P.events_read, P.aggregates_read}
+
+MATRIX: Final[dict[Role, frozenset[Permission]]] = {
+    Role.national_admin: frozenset(
+        {
+            P.teams_read,
+            P.members_read,
+            P.aggregates_read,
+            P.catalogue_write,
+            P.indicators_write,
+            P.principals_write,
+        }
+    ),
+    Role.province_admin: frozenset(
+        _READS
+        | {
+            P.villages_write,
+            P.catalogue_extend,
+            P.batch_write,
+            P.teams_write,
+            P.team_link_write,
+            P.members_write,
+            P.principals_write,
+        }
+    ),
+    Role.commune_admin: frozenset(
+        _READS
+        | {
+            P.people_read,
+            P.villages_write,
+            P.batch_write,
+            P.teams_write,
+            P.team_link_write,
+            P.members_write,
+            P.households_write,
+            P.principals_write,
+        }
+    ),
+    Role.youth_coordinator: frozenset(
+        {P.teams_read, P.members_read, P.names_read, P.aggregates_read}
+    ),
+    Role.team_leader: frozenset(
+        {
+            P.teams_read,
+            P.members_read,
+            P.households_read,
+            P.events_read,
+            P.people_read,
+            P.batch_write,
+            P.team_link_write,
+            P.households_write,
+            P.events_write,
+        }
+    ),
+    Role.team_member: frozenset(
+        {
+            P.teams_read,
+            P.households_read,
+            P.events_read,
+            P.people_read,
+            P.batch_write,
+            P.households_write,
+            P.events_write,
+        }
+    ),
+    Role.ioc_reader: frozenset({P.aggregates_read}),
+    Role.portal_client: frozenset(
+        _READS
+        | {
+            P.own_people_read,
+            P.batch_write,
+            P.teams_write,
+            P.team_link_write,
+            P.members_write,
+            P.households_write,
+            P.events_write,
+        }
+    ),
+    Role.partner: frozenset(),
+    Role.auditor: frozenset(_READS),
+    Role.dpo: frozenset(),
+}
+"""Role -> permissions: the one place where a right is given."""
+
+FACT_READS: Final = _READS - {P.aggregates_read}
+"""What totals are counted from: reading totals is not reading these rows."""
+
+TEAM_ROLES: Final = frozenset({Role.team_leader, Role.team_member})
+"""Roles that hold in one team, and in the households of that team's unit."""
+
+_STAFF: Final = {
+    Role.auditor,
+    Role.ioc_reader,
+    Role.portal_client,
+    Role.partner,
+    Role.youth_coordinator,
+}
+MAY_GRANT: Final[dict[Role, frozenset[Role]]] = {
+    Role.national_admin: frozenset(_STAFF | {Role.national_admin, Role.province_admin, Role.dpo}),
+    Role.province_admin: frozenset(_STAFF | {Role.commune_admin} | TEAM_ROLES),
+    Role.commune_admin: TEAM_ROLES,
+}
+"""Role -> the roles that it may grant, inside its own subtree and dates."""
+
+GRANT_LEVELS: Final[dict[Role, frozenset[str]]] = {
+    Role.national_admin: frozenset({"nation"}),
+    Role.province_admin: frozenset({"province"}),
+    Role.commune_admin: frozenset({"commune"}),
+    Role.team_leader: frozenset({"commune", "village"}),
+    Role.team_member: frozenset({"commune", "village"}),
+}
+"""Role -> the levels at which it is granted; the others at any from the nation to the commune."""
+OFFICIAL_LEVELS: Final = frozenset({"nation", "province", "commune"})

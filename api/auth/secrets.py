@@ -1,0 +1,43 @@
+"""Keys derived from the one secret of the installation (HKDF, RFC 5869)."""
+
+import hashlib
+import hmac
+import json
+from base64 import urlsafe_b64encode
+from typing import Any
+
+from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+
+class Secrets:
+    """What the service signs, encrypts and hashes with; each purpose has its own key."""
+
+    def __init__(self, secret: str) -> None:
+        """`secret` is `NOIDAI_SECRET_KEY`: at least 32 characters, kept for good."""
+        self._secret = secret.encode()
+        self.cursors = self._derive("cursors")
+        self._content = self._derive("content")
+        self._beneficiaries = self._derive("beneficiaries")
+        self._vault = Fernet(urlsafe_b64encode(self._derive("vault")))
+
+    def _derive(self, purpose: str) -> bytes:
+        return HKDF(SHA256(), 32, salt=None, info=f"noidai {purpose}".encode()).derive(self._secret)
+
+    def hash_content(self, content: Any) -> bytes:
+        """Return the keyed hash of a body as accepted: the same content gives the same hash."""
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+        return hmac.digest(self._content, text.encode(), hashlib.sha256)
+
+    def hash_beneficiary(self, identifier: str) -> bytes:
+        """Return the keyed hash of a person's identifier, which itself is never kept."""
+        return hmac.digest(self._beneficiaries, identifier.encode(), hashlib.sha256)
+
+    def encrypt(self, plain: bytes) -> bytes:
+        """Encrypt what the database keeps for us (signing keys)."""
+        return self._vault.encrypt(plain)
+
+    def decrypt(self, sealed: bytes) -> bytes:
+        """Decrypt what `encrypt` made."""
+        return self._vault.decrypt(sealed)

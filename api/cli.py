@@ -1,0 +1,253 @@
+"""`noidai`: the commands of the service."""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from api import db, embedded
+from api.settings import Settings, SettingsError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
+)
+EMBEDDED_SECRET = "secret_key"  # noqa: S105 - a file's name
+
+
+def _stop(message: str) -> NoReturn:
+    """End with one line that says what to do."""
+    typer.echo(f"noidai: {message}", err=True)
+    raise SystemExit(1)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "NOIDAI_" + "_".join(map(str, first["loc"])).upper()
+        raise SettingsError(f"{name}: {first['msg']}") from error
+
+
+@contextmanager
+def _database(settings: Settings, *, serving: bool = False) -> Iterator[embedded.Urls]:
+    """Give the owner's and the service's URL: of the configured database, or of our own."""
+    if settings.database_url is not None:
+        yield embedded.Urls(owner=settings.database_url, app=settings.database_url)
+        return
+    with embedded.running(settings.data_dir, serving=serving) as urls:
+        yield urls
+
+
+def _secret(settings: Settings) -> str:
+    """Return `NOIDAI_SECRET_KEY`, or the secret that the embedded mode keeps beside its data."""
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value()
+    if not settings.embedded:
+        raise SettingsError(
+            "NOIDAI_SECRET_KEY is missing: with NOIDAI_DATABASE_URL, give a secret of at least "
+            "32 characters and keep it (e.g. `openssl rand -hex 32`)"
+        )
+    path = settings.data_dir / EMBEDDED_SECRET
+    try:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        pass
+    return path.read_text().strip()
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            _stop(f"cannot listen on {host}:{port} ({reason}); choose another with --port")
+
+
+def _load_demo(settings: Settings, urls: embedded.Urls, **size: Any) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+
+    from api.auth.secrets import Secrets
+    from api.demo import PASSWORD, load_demo
+
+    columns = TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("demo", total=1.0)
+
+        def progress(step: str, done: float) -> None:
+            bar.update(task, description=step, completed=done)
+
+        keys = Secrets(_secret(settings))
+        accounts = asyncio.run(
+            load_demo(urls.app, keys, owner_url=urls.owner, progress=progress, **size)
+        )
+    table = Table(title=f"Generated demo data. Every password is {PASSWORD}")
+    for heading in ("role", "username", "where"):
+        table.add_column(heading)
+    for account in accounts:
+        table.add_row(account.role, account.username, account.place)
+    console.print(table)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Default: NOIDAI_PORT, 8000")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    demo: Annotated[bool, typer.Option("--demo", help="Fill an empty database first")] = False,
+) -> None:
+    """Run the service; without NOIDAI_DATABASE_URL on a PostgreSQL of its own."""
+    import uvicorn
+
+    settings = _settings()
+    port = port or settings.port
+    _check_port(host, port)
+    with _database(settings, serving=True) as urls:
+        if settings.embedded:
+            asyncio.run(db.migrate(urls.owner))
+        elif pending := asyncio.run(db.pending(urls.owner)):
+            _stop(f"the database lacks {len(pending)} migration(s): run `noidai migrate` first")
+        if demo and settings.embedded:
+            from api.demo import is_empty
+
+            if asyncio.run(is_empty(urls.app)):
+                _load_demo(settings, urls)
+        os.environ |= {
+            "NOIDAI_PORT": str(port),
+            "NOIDAI_APP_URL": urls.app,
+            "NOIDAI_APP_SECRET": _secret(settings),
+        }
+        typer.echo(f"Nối Dài on http://{host}:{port} (docs at /docs)", err=True)
+        uvicorn.run(
+            "api.cli:service",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            loop="uvloop",
+            http="httptools",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=15,
+        )
+
+
+def service() -> Any:
+    """Return the application for a worker process of `serve`, which set the environment."""
+    from api.app import create_app
+
+    return create_app(_settings(), os.environ["NOIDAI_APP_URL"], os.environ["NOIDAI_APP_SECRET"])
+
+
+@app.command()
+def migrate(
+    plan: Annotated[bool, typer.Option("--plan", help="Only list what would run")] = False,
+) -> None:
+    """Bring the database to the newest migration; one migrator at a time."""
+    settings = _settings()
+    with _database(settings) as urls:
+        if plan:
+            for revision in asyncio.run(db.pending(urls.owner)):
+                typer.echo(revision)
+            return
+        asyncio.run(db.migrate(urls.owner))
+        typer.echo("the database is up to date")
+
+
+@app.command()
+def bootstrap(
+    username: Annotated[str, typer.Option(help="Name to sign in with")],
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input")
+    ] = False,
+) -> None:
+    """Make the first national_admin; exit 1 when there is one."""
+    from pydantic import TypeAdapter
+
+    from api.models.principals import Password, Username
+    from api.services.role_grants import bootstrap as make_first_admin
+
+    if not password_stdin:
+        _stop("give the password on standard input, with --password-stdin")
+    settings = _settings()
+    try:
+        name = TypeAdapter(Username).validate_python(username)
+        password = TypeAdapter(Password).validate_python(sys.stdin.readline().rstrip("\r\n"))
+    except ValidationError as error:
+        _stop(f"{error.title}: {error.errors()[0]['msg']}")
+
+    async def run(url: str) -> bool:
+        engine = db.create_engine(url)
+        try:
+            async with db.transaction(engine) as session:
+                return await make_first_admin(session, name, password)
+        finally:
+            await engine.dispose()
+
+    with _database(settings) as urls:
+        asyncio.run(db.migrate(urls.owner))
+        if not asyncio.run(run(urls.app)):
+            _stop("there is a national_admin already (or the name is taken)")
+    typer.echo(f"{name} is the first national_admin")
+
+
+@app.command()
+def demo(
+    province: Annotated[str, typer.Option(help="Code of a province before 2025-07-01")] = "10",
+    teams: Annotated[int, typer.Option(min=1, max=20_000)] = 1562,
+    events: Annotated[int, typer.Option(min=0, max=5_000_000)] = 60_000,
+) -> None:
+    """Fill an empty embedded database with generated data, at the scale of Lào Cai in 2023."""
+    settings = _settings()
+    if not settings.embedded:
+        _stop("demo data goes into the embedded database only: unset NOIDAI_DATABASE_URL")
+    with _database(settings) as urls:
+        asyncio.run(db.migrate(urls.owner))
+        from api.demo import is_empty
+
+        if not asyncio.run(is_empty(urls.app)):
+            _stop("the database is not empty: give the demo its own NOIDAI_DATA_DIR")
+        _load_demo(settings, urls, province=province, teams=teams, events=events)
+
+
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document."""
+    from api.app import create_app
+
+    document = create_app(Settings(_env_file=None), "postgresql://", "x" * 32).openapi()
+    typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+def main() -> None:
+    """Run a command; whatever an operator can put right is said in one line."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app()
+    except (SettingsError, embedded.EmbeddedError) as error:
+        _stop(str(error))
+    except (SQLAlchemyError, OSError) as error:
+        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+        _stop(f"the database cannot be used ({cause}); check NOIDAI_DATABASE_URL")
+
+
+if __name__ == "__main__":
+    main()

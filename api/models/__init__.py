@@ -1,0 +1,27 @@
+"""Tables, and the schemas of the same noun beside them."""
+
+from api.models import (
+    admin_units,
+    households,
+    indicators,
+    members,
+    principals,
+    role_grants,
+    service_types,
+    support_events,
+    teams,
+)
+from api.models.base import metadata
+
+__all__ = [
+    "admin_units",
+    "households",
+    "indicators",
+    "members",
+    "metadata",
+    "principals",
+    "role_grants",
+    "service_types",
+    "support_events",
+    "teams",
+]

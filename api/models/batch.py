@@ -1,0 +1,95 @@
+"""A batch: what a phone or a portal gathered, sent at once, item by item answered."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+from sqlmodel import SQLModel
+
+from api.models.types import Flag, Input, Moment, Name
+
+LARGEST = 500
+"""Items of the largest batch, all resources together."""
+
+
+class Operation(StrEnum):
+    """What to do with an item."""
+
+    create = "create"
+    update = "update"
+    delete = "delete"
+
+
+class BatchItem(Input):
+    """One change; `if_match` is the ETag's text, quotes included."""
+
+    op: Operation
+    id: UUID
+    if_match: Annotated[str, StringConstraints(max_length=20)] | None = None
+    data: dict[str, Any] = Field(default_factory=dict, description="The resource's own body")
+
+
+Items = Annotated[list[BatchItem], Field(max_length=LARGEST)]
+
+
+class BatchCreate(Input):
+    """Up to 500 items in all."""
+
+    teams: Items = Field(default_factory=list)
+    members: Items = Field(default_factory=list)
+    households: Items = Field(default_factory=list)
+    support_events: Items = Field(default_factory=list)
+    atomic: Flag = Field(default=False, description="All or nothing")
+    dry_run: Flag = Field(default=False, description="Answer as if, write nothing")
+    device_id: Name | None = None
+    device_sequence: Annotated[int, Field(ge=0, le=2**53, strict=True)] | None = None
+    sent_at: Moment | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "BatchCreate":
+        sent = self.teams, self.members, self.households, self.support_events
+        if sum(map(len, sent)) > LARGEST:
+            raise PydanticCustomError("too_long", "too many", {"max_length": LARGEST})
+        return self
+
+
+class BatchOutcome(StrEnum):
+    """What became of an item. Open: others may come."""
+
+    created = "created"
+    updated = "updated"
+    unchanged = "unchanged"
+    deleted = "deleted"
+    conflict = "conflict"
+    rejected = "rejected"
+    deferred = "deferred"
+
+
+class FieldConflict(SQLModel):
+    """A field that was changed in the meantime."""
+
+    pointer: str
+    yours: Any = None
+    current: Any = None
+    changed_by: UUID | None = None
+
+
+class BatchResult(SQLModel):
+    """The answer to one item."""
+
+    resource: str
+    index: int
+    id: UUID
+    status: int
+    outcome: BatchOutcome
+    etag: str | None = None
+    problem: dict[str, Any] | None = None
+    conflicts: list[FieldConflict] = Field(default_factory=list)
+
+
+class BatchRead(SQLModel):
+    """The answers, in the order sent."""
+
+    results: list[BatchResult]

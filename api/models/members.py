@@ -1,0 +1,144 @@
+"""Members, and their memberships in teams."""
+
+from datetime import date
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field as Bound
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from api.models.base import Placed, Record
+from api.models.pages import Page
+from api.models.types import (
+    Creation,
+    Day,
+    ExternalIds,
+    Flag,
+    Input,
+    Name,
+    Output,
+    Phone,
+    RecordQuery,
+    text_enum,
+)
+
+
+class Gender(StrEnum):
+    """Open: others may come."""
+
+    female = "female"
+    male = "male"
+    other = "other"
+    unstated = "unstated"
+
+
+class MembershipRole(StrEnum):
+    """What a member is in a team. Open: others may come."""
+
+    leader = "leader"
+    deputy = "deputy"
+    member = "member"
+
+
+BirthYear = Annotated[int, Bound(ge=1900, le=2200, strict=True)]
+
+
+class MemberFields(SQLModel):
+    """What a member is. `full_name`, `birth_year` and `phone` are personal."""
+
+    full_name: Name
+    birth_year: BirthYear | None = None
+    gender: Gender = Field(default=Gender.unstated, sa_type=text_enum(Gender))
+    phone: Phone | None = Field(default=None, description="E.164, e.g. +84912345678")
+    occupation: Name | None = None
+    is_youth_union_member: Flag = False
+    trained_on: Day | None = None
+    external_ids: ExternalIds = Field(default_factory=dict, sa_type=JSONB)
+
+
+class Member(Record, MemberFields, table=True):
+    """A person; scope comes from the memberships."""
+
+
+class MembershipFields(SQLModel):
+    """A stay in a team; both days are included."""
+
+    role: MembershipRole = Field(default=MembershipRole.member, sa_type=text_enum(MembershipRole))
+    joined_on: Day
+    left_on: Day | None = None
+
+
+class Membership(Placed, MembershipFields, table=True):
+    """A stay of one member in one team, placed where the team is."""
+
+    team_id: UUID = Field(foreign_key="team.id", primary_key=True)
+    member_id: UUID = Field(foreign_key="member.id", primary_key=True)
+    joined_on: date = Field(primary_key=True)
+
+
+class MembershipCreate(MembershipFields, Input):
+    """A first membership of a new member."""
+
+    team_id: UUID
+
+
+class MembershipPut(MembershipFields, Input):
+    """Joining a team, changing the role, or correcting the dates."""
+
+
+class MembershipRead(SQLModel):
+    """A stay in a team."""
+
+    team_id: UUID
+    role: MembershipRole
+    joined_on: date
+    left_on: date | None
+
+
+class MemberCreate(MemberFields, Creation):
+    """A person who joins at least one team."""
+
+    memberships: list[MembershipCreate] = Field(min_length=1, max_length=20)
+
+
+class MemberUpdate(Input):
+    """What may change; memberships have a path of their own."""
+
+    full_name: Name | None = None
+    birth_year: BirthYear | None = None
+    gender: Gender | None = None
+    phone: Phone | None = None
+    occupation: Name | None = None
+    is_youth_union_member: Flag | None = None
+    trained_on: Day | None = None
+    external_ids: ExternalIds | None = None
+
+
+class MemberRead(Output):
+    """A member; personal fields that the caller may not see are null and named in `masked`."""
+
+    full_name: str | None
+    birth_year: int | None
+    gender: Gender
+    phone: str | None
+    occupation: str | None
+    is_youth_union_member: bool
+    is_youth: bool | None = Field(
+        description="Union member, or aged 16-30 today; null when neither can be told"
+    )
+    trained_on: date | None
+    external_ids: dict[str, str]
+    memberships: list[MembershipRead]
+    masked: list[str]
+
+
+class MemberPage(Page[MemberRead]):
+    """A page of members."""
+
+
+class MemberQuery(RecordQuery):
+    """Filters of the list of members."""
+
+    team_id: list[UUID] = Field(default_factory=list, max_length=100)

@@ -1,0 +1,218 @@
+"""Support events: acts of help, by a team, for a household or a passer-by."""
+
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AwareDatetime, StringConstraints
+from pydantic import Field as Bound
+from sqlalchemy import ARRAY, Column, Computed, Date, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from api.models.base import Placed, Record
+from api.models.members import Gender
+from api.models.pages import Page
+from api.models.service_types import ServiceCode
+from api.models.types import (
+    Creation,
+    ExternalIds,
+    Input,
+    Latitude,
+    Longitude,
+    Moment,
+    Output,
+    Paragraph,
+    Quantity,
+    RecordQuery,
+    text_enum,
+)
+
+
+class Outcome(StrEnum):
+    """How the help ended; only completed and guided count as results. Open: others may come."""
+
+    completed = "completed"
+    guided = "guided"
+    attempted = "attempted"
+    referred = "referred"
+
+
+class Mode(StrEnum):
+    """Who did it in the end. Open: others may come."""
+
+    self_served = "self_served"
+    assisted = "assisted"
+    on_behalf = "on_behalf"
+
+
+class Channel(StrEnum):
+    """Where the help was given. Open: others may come."""
+
+    household_visit = "household_visit"
+    market = "market"
+    one_stop_desk = "one_stop_desk"
+    meeting = "meeting"
+    cooperative = "cooperative"
+    campaign_day = "campaign_day"
+    training = "training"
+    online = "online"
+
+
+class EventStatus(StrEnum):
+    """The life of an event; submitted and verified ones are counted. Open: others may come."""
+
+    submitted = "submitted"
+    verified = "verified"
+    rejected = "rejected"
+    voided = "voided"
+
+
+class AgeBand(StrEnum):
+    """Age in bands. Open: others may come."""
+
+    under_16 = "under_16"
+    from_16_to_30 = "16_30"
+    from_31_to_59 = "31_59"
+    from_60 = "60_plus"
+
+
+class SupportEventFields(SQLModel):
+    """What an act of help is."""
+
+    team_id: UUID
+    service_type: ServiceCode
+    occurred_at: Moment
+    quantity: Quantity = 1
+    outcome: Outcome = Field(sa_type=text_enum(Outcome))
+    mode: Mode = Field(sa_type=text_enum(Mode))
+    channel: Channel = Field(sa_type=text_enum(Channel))
+    household_id: UUID | None = None
+    lat: Latitude | None = None
+    lon: Longitude | None = None
+    note: Paragraph | None = None
+    external_ids: ExternalIds = Field(default_factory=dict, sa_type=JSONB)
+
+
+class SupportEvent(Record, Placed, SupportEventFields, table=True):
+    """An act of help, placed where its unit, and its team's, stood on its day."""
+
+    __tablename__ = "support_event"
+
+    unit_key: int
+    commune_key: int | None = None
+    province_key: int | None = None
+    occurred_at: AwareDatetime
+    occurred_on: date | None = Field(
+        default=None,
+        sa_column=Column(
+            Date,
+            Computed("(occurred_at at time zone 'Asia/Ho_Chi_Minh')::date"),
+            nullable=False,
+        ),
+    )
+    member_ids: list[UUID] = Field(sa_column=Column(ARRAY(Uuid), nullable=False))
+    status: EventStatus = Field(default=EventStatus.submitted, sa_type=text_enum(EventStatus))
+    team_unit_key: int
+    team_commune_key: int | None = None
+    beneficiary_age_band: AgeBand | None = Field(default=None, sa_type=text_enum(AgeBand))
+    beneficiary_gender: Gender | None = Field(default=None, sa_type=text_enum(Gender))
+    beneficiary_hash: bytes | None = None
+
+
+class Beneficiary(Input):
+    """Who was helped; the identifier is kept as a keyed hash only and never shown."""
+
+    age_band: AgeBand | None = None
+    gender: Gender | None = None
+    identifier: (
+        Annotated[str, StringConstraints(strip_whitespace=True, min_length=4, max_length=64)] | None
+    ) = Field(default=None, description="Write-only")
+
+
+MemberIds = Annotated[list[UUID], Bound(max_length=20)]
+
+
+class SupportEventCreate(SupportEventFields, Creation):
+    """An act of help to record; `unit_id` is where, by default the team's own unit."""
+
+    member_ids: MemberIds = Field(default_factory=list)
+    unit_id: UUID | None = None
+    beneficiary: Beneficiary | None = None
+
+
+class SupportEventUpdate(Input):
+    """A correction."""
+
+    member_ids: MemberIds | None = None
+    unit_id: UUID | None = None
+    service_type: ServiceCode | None = None
+    occurred_at: Moment | None = None
+    quantity: Quantity | None = None
+    outcome: Outcome | None = None
+    mode: Mode | None = None
+    channel: Channel | None = None
+    household_id: UUID | None = None
+    beneficiary: Beneficiary | None = None
+    lat: Latitude | None = None
+    lon: Longitude | None = None
+    note: Paragraph | None = None
+    external_ids: ExternalIds | None = None
+
+
+class BeneficiaryRead(SQLModel):
+    """Who was helped, without the identifier."""
+
+    age_band: AgeBand | None
+    gender: Gender | None
+
+
+class SupportEventRead(Output):
+    """An event; personal fields that the caller may not see are null and named in `masked`."""
+
+    team_id: UUID
+    member_ids: list[UUID]
+    unit_id: UUID
+    household_id: UUID | None
+    service_type: str
+    occurred_at: datetime
+    recorded_at: datetime
+    quantity: int
+    outcome: Outcome
+    mode: Mode
+    channel: Channel
+    campaign_id: UUID | None = None
+    status: EventStatus
+    external_ids: dict[str, str]
+    beneficiary: BeneficiaryRead | None
+    lat: float | None
+    lon: float | None
+    note: str | None
+    possible_duplicate_of: UUID | None = None
+    masked: list[str]
+
+
+class SupportEventPage(Page[SupportEventRead]):
+    """A page of events, the newest first."""
+
+
+class EventSort(StrEnum):
+    """Orders of the list of events."""
+
+    newest = "-occurred_at"
+    oldest = "occurred_at"
+
+
+class SupportEventQuery(RecordQuery):
+    """Filters of the list of events."""
+
+    team_id: list[UUID] = Field(default_factory=list, max_length=100)
+    member_id: list[UUID] = Field(default_factory=list, max_length=100)
+    household_id: list[UUID] = Field(default_factory=list, max_length=100)
+    service_type: list[ServiceCode] = Field(default_factory=list, max_length=50)
+    status: list[EventStatus] = Field(default_factory=list, max_length=5)
+    outcome: list[Outcome] = Field(default_factory=list, max_length=5)
+    occurred_at_gte: Moment | None = None
+    occurred_at_lt: Moment | None = None
+    sort: EventSort = EventSort.newest

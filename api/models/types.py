@@ -1,0 +1,161 @@
+"""Bounded field types: every string, number and date that a client sends has its limits here."""
+
+import re
+import unicodedata
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
+from pydantic_core import PydanticCustomError
+from sqlalchemy import Text, TypeDecorator
+from sqlmodel import SQLModel
+
+EARLIEST = date(1900, 1, 1)
+LATEST = date(2200, 12, 31)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def _clean(value: str) -> str:
+    """Normalise to NFC; refuse control characters, NUL among them (line breaks may stay)."""
+    if any(unicodedata.category(c) in {"Cc", "Cs"} and c not in "\n\t" for c in value):
+        raise PydanticCustomError("control_character", "control character")
+    return unicodedata.normalize("NFC", value)
+
+
+def _written_as_date(value: Any) -> Any:
+    """Take a date only as `YYYY-MM-DD`: numbers and times of day are mistakes."""
+    if type(value) is date or (isinstance(value, str) and _DATE.fullmatch(value)):
+        return value
+    raise PydanticCustomError("date_invalid", "not YYYY-MM-DD")
+
+
+def _written_as_time(value: Any) -> Any:
+    """Take a time only as RFC 3339 text."""
+    if isinstance(value, datetime) or (isinstance(value, str) and "T" in value.upper()):
+        return value
+    raise PydanticCustomError("datetime_invalid", "not RFC 3339")
+
+
+def _in_range(value: date) -> date:
+    day = value.date() if isinstance(value, datetime) else value
+    if not EARLIEST <= day <= LATEST:
+        raise PydanticCustomError("date_out_of_range", "absurd date")
+    return value
+
+
+def _text(max_length: int) -> tuple[StringConstraints, AfterValidator]:
+    constraints = StringConstraints(strip_whitespace=True, min_length=1, max_length=max_length)
+    return constraints, AfterValidator(_clean)
+
+
+Name = Annotated[str, *_text(200)]
+Line = Annotated[str, *_text(500)]
+Paragraph = Annotated[str, *_text(2000)]
+ShortCode = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=40, pattern=r"^[A-Za-z0-9_.\-]+$")
+]
+SystemName = Annotated[
+    str, StringConstraints(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
+]
+ExternalId = Annotated[str, *_text(200)]
+ExternalIds = Annotated[dict[SystemName, ExternalId], Field(max_length=10)]
+Phone = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^\+84[0-9]{9,10}$")]
+WebUrl = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=500, pattern=r"^https://[^\s]+$")
+]
+Day = Annotated[date, BeforeValidator(_written_as_date), AfterValidator(_in_range)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_as_time), AfterValidator(_in_range)]
+Quantity = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Latitude = Annotated[float, Field(ge=-90, le=90, strict=True, allow_inf_nan=False)]
+Longitude = Annotated[float, Field(ge=-180, le=180, strict=True, allow_inf_nan=False)]
+
+
+class _TextEnum(TypeDecorator[StrEnum]):
+    """A text column whose values are those of an enum.
+
+    (An enum type of the database's own is not leakproof: row-level security loses its index.)
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, kind: type[StrEnum]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_bind_param(self, value: StrEnum | str | None, _dialect: Any) -> str | None:
+        """Store the text."""
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, _dialect: Any) -> StrEnum | None:
+        """Read the enum's member."""
+        return None if value is None else self.kind(value)
+
+
+def text_enum(kind: type[StrEnum]) -> Any:
+    """Return the column type of an enum that is kept as text."""
+    return _TextEnum(kind)
+
+
+class Input(SQLModel):
+    """A body: unknown fields are refused, since a typo is never ignored."""
+
+    model_config = ConfigDict(extra="forbid")  # type: ignore[assignment]
+
+
+class Creation(Input):
+    """A body that makes a row, whose id the client may choose."""
+
+    id: UUID | None = Field(default=None, description="A UUIDv7 of the client's own")
+
+
+class Query(Input):
+    """Query parameters: repeats mean OR, unknown ones are refused."""
+
+
+class PageQuery(Query):
+    """The parameters of every list."""
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    include_total: bool = False
+
+
+class RecordQuery(PageQuery):
+    """The filters that lists of placed rows share."""
+
+    unit_id: list[UUID] = Field(
+        default_factory=list, max_length=100, description="The whole subtree as it stands today"
+    )
+    external_id: list[Annotated[str, StringConstraints(pattern=r"^[^:]+:.+$", max_length=250)]] = (
+        Field(default_factory=list, max_length=100, description="`system:id`")
+    )
+
+
+class Output(SQLModel):
+    """What every resource carries."""
+
+    id: UUID
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class Level(StrEnum):
+    """Levels of administrative units, from the top."""
+
+    nation = "nation"
+    province = "province"
+    district = "district"
+    commune = "commune"
+    village = "village"

@@ -1,0 +1,167 @@
+"""From a refusal to its answer: `application/problem+json` (RFC 9457), Vietnamese or English."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from api import errors
+from api.errors import FieldError, Refusal
+
+TEXTS = Path(__file__).parent / "data" / "problems.toml"
+MEDIA_TYPE = "application/problem+json"
+LANGUAGES = ("vi", "en")
+
+
+@cache
+def catalogue() -> dict[str, dict[str, list[str]]]:
+    """Return every text by code; under `field`, the messages of single fields."""
+    return tomllib.loads(TEXTS.read_text(encoding="utf-8"))
+
+
+def language_of(accept_language: str) -> str:
+    """Return `vi` or `en`, whichever the client likes better; Vietnamese when it does not say."""
+    best, weight = "vi", 0.0
+    for part in accept_language.lower().split(","):
+        tag, _, parameters = part.strip().partition(";")
+        quality = parameters.strip().removeprefix("q=") or "1"
+        try:
+            value = float(quality)
+        except ValueError:
+            continue
+        if tag.split("-")[0] in LANGUAGES and value > weight:
+            best, weight = tag.split("-")[0], value
+    return best
+
+
+class _Blank(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return "…"
+
+
+def _message(error: FieldError, language: int) -> str:
+    texts = catalogue()["field"]
+    template = texts.get(error.code, texts["invalid"])[language]
+    return template.format_map(_Blank(error.params))
+
+
+def body_of(refusal: Refusal, language: str, request_id: str | None) -> dict[str, Any]:
+    """Return the problem's members; a batch shows the same ones per item."""
+    index = LANGUAGES.index(language)
+    text = catalogue()[refusal.code]
+    problem = {
+        "type": f"/problems/{refusal.code}",
+        "title": text["title"][index],
+        "status": refusal.status,
+        "code": refusal.code,
+        "detail": text["detail"][index],
+        "request_id": request_id,
+        "retryable": refusal.retryable,
+        "errors": [
+            {
+                "pointer": error.pointer,
+                "code": error.code,
+                "message": _message(error, index),
+                "params": dict(error.params),
+            }
+            for error in refusal.errors
+        ],
+    }
+    body: dict[str, Any] = to_jsonable_python(problem | refusal.members)
+    return body
+
+
+_PYDANTIC = {
+    "date_from_datetime_parsing": "date_invalid",
+    "date_from_datetime_inexact": "date_invalid",
+    "date_parsing": "date_invalid",
+    "datetime_from_date_parsing": "datetime_invalid",
+    "datetime_parsing": "datetime_invalid",
+    "datetime_object_invalid": "datetime_invalid",
+    "uuid_parsing": "uuid_invalid",
+    "uuid_type": "uuid_invalid",
+    "string_unicode": "control_character",
+    "literal_error": "enum",
+}
+"""Pydantic's error types that the catalogue knows by another code."""
+
+
+def from_validation(failures: Sequence[Any]) -> Refusal:
+    """Name each field at fault by its pointer; what was sent is not repeated.
+
+    `failures` are Pydantic's errors, the first step of `loc` saying where: body, query, path.
+    """
+    found = []
+    for error in failures:
+        where, *path = error["loc"]
+        kind = str(error["type"])
+        if kind == "json_invalid":
+            return errors.InvalidRequest(FieldError("", "json_invalid"))
+        if where == "path":  # an id that cannot exist is an id that does not exist
+            return errors.NotFound()
+        params = {k: v for k, v in error.get("ctx", {}).items() if isinstance(v, (str, int, float))}
+        code = _PYDANTIC.get(kind, kind)
+        if kind.endswith("_type") and code == kind:
+            code, params = "wrong_type", {"expected": kind.removesuffix("_type")}
+        if where != "body" and code == "extra_forbidden":
+            code = "unknown_parameter"
+        if code not in catalogue()["field"]:
+            code = "invalid"
+        pointer = pointer_of(path) if where == "body" else pointer_of([where, *path])
+        found.append(FieldError(pointer, code, params))
+    return errors.ValidationFailed(*found)
+
+
+def pointer_of(path: Sequence[Any]) -> str:
+    """Return a JSON pointer (RFC 6901)."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+_BY_STATUS: Mapping[int, type[Refusal]] = {
+    kind.status: kind
+    for kind in (
+        errors.InvalidRequest,
+        errors.NotFound,
+        errors.MethodNotAllowed,
+        errors.NotAcceptable,
+        errors.PayloadTooLarge,
+        errors.UnsupportedMediaType,
+    )
+}
+
+
+def from_status(status: int, headers: Mapping[str, str] | None) -> Refusal:
+    """Translate the framework's own refusals: no route, wrong method, body too large."""
+    return _BY_STATUS.get(status, errors.InvalidRequest)(headers=headers)
+
+
+_PASSING = {
+    "40001",  # serialization_failure
+    "40P01",  # deadlock_detected
+    "55P03",  # lock_not_available
+    "57014",  # query_canceled: the statement timeout
+    "57P01",  # admin_shutdown
+    "57P03",  # cannot_connect_now
+    "53300",  # too_many_connections
+}
+_KNOWN: Mapping[str, type[Refusal]] = {
+    "23505": errors.Conflict,  # unique_violation: somebody was faster
+    "23P01": errors.Conflict,  # exclusion_violation
+    "42501": errors.NotFound,  # row-level security: out of scope
+}
+
+
+def from_database(failure: Exception) -> Refusal:
+    """Tell a conflict from a database that is away or too slow (503) and a fault of ours (500)."""
+    state = getattr(getattr(failure, "orig", None), "sqlstate", None)
+    if state in _KNOWN:
+        return _KNOWN[state]()
+    away = isinstance(failure, (PoolTimeout, InterfaceError, OperationalError, OSError))
+    if isinstance(failure, DBAPIError) and (failure.connection_invalidated or state in _PASSING):
+        away = True
+    return errors.Unavailable() if away else errors.Internal()

@@ -1,0 +1,51 @@
+"""The headers that resources share: `ETag`, `Location`, `Link`; and `If-Match` on the way in."""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request, Response
+
+from api.errors import FieldError, PreconditionRequired, ValidationFailed
+from api.models.pages import Page
+from api.models.types import Output
+from api.services.writing import ANY_VERSION
+
+
+def _expected(
+    if_match: Annotated[str | None, Header(description='The ETag that was read, or "*"')] = None,
+) -> int:
+    if if_match is None:
+        raise PreconditionRequired
+    if if_match.strip() == "*":
+        return ANY_VERSION
+    match = re.fullmatch(r'\s*"([0-9]{1,9})"\s*', if_match)
+    if match is None:
+        raise ValidationFailed(FieldError("/header/If-Match", "version_invalid"))
+    return int(match[1])
+
+
+IfMatch = Annotated[int, Depends(_expected)]
+
+
+def tagged[Resource: Output](response: Response, resource: Resource) -> Resource:
+    """Give the answer its `ETag`."""
+    response.headers["ETag"] = f'"{resource.version}"'
+    return resource
+
+
+def created[Resource: Output](
+    request: Request, response: Response, outcome: tuple[Resource, bool]
+) -> Resource:
+    """Answer 201 with `Location`, or 200 when the same create was accepted before."""
+    resource, is_new = outcome
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"{request.url.path.rstrip('/')}/{resource.id}"
+    return tagged(response, resource)
+
+
+def paged[P: Page[Any]](request: Request, response: Response, page: P) -> P:
+    """Give the answer its `Link` to the next page (RFC 8288)."""
+    if page.next_cursor:
+        following = request.url.include_query_params(cursor=page.next_cursor)
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return page

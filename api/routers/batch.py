@@ -1,0 +1,19 @@
+"""/v1/batch: what a phone or a portal gathered, sent at once."""
+
+from fastapi import APIRouter, Request
+
+from api.auth.dependencies import BatchWriter, Session
+from api.models.batch import BatchCreate, BatchRead
+from api.problems import language_of
+from api.services import batch
+
+router = APIRouter(prefix="/batch", tags=["batch"])
+
+
+@router.post("", operation_id="run_batch", status_code=207)
+async def run_batch(
+    session: Session, caller: BatchWriter, body: BatchCreate, request: Request
+) -> BatchRead:
+    """Write up to 500 items; each is answered on its own. Sending again changes nothing."""
+    language = language_of(request.headers.get("accept-language", ""))
+    return await batch.run_batch(session, caller, body, language, request.state.request_id)

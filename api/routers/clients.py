@@ -1,0 +1,33 @@
+"""/v1/clients: systems that sign in by client credentials."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+
+from api.auth.dependencies import PrincipalWriter, Session
+from api.models.principals import ClientCreate, ClientSecret
+from api.routers.answers import created, tagged
+from api.services import principals
+
+router = APIRouter(prefix="/clients", tags=["identity"])
+
+
+@router.post("", operation_id="create_client", status_code=201)
+async def create_client(
+    session: Session,
+    caller: PrincipalWriter,
+    body: ClientCreate,
+    request: Request,
+    response: Response,
+) -> ClientSecret:
+    """Create a system; `client_secret` is shown this once."""
+    client = await principals.create_client(session, caller, body)
+    return created(request, response, (client, True))
+
+
+@router.post("/{client_id}:rotate-secret", operation_id="rotate_client_secret")
+async def rotate_client_secret(
+    session: Session, caller: PrincipalWriter, client_id: UUID, response: Response
+) -> ClientSecret:
+    """Give a client that the caller made a new secret; the old one ends at once."""
+    return tagged(response, await principals.rotate_secret(session, caller, client_id))

@@ -1,0 +1,21 @@
+"""/health: whether the process lives, and whether it can serve."""
+
+from fastapi import APIRouter, Request
+
+from api.db import ping
+from api.models.health import Health
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("/live", operation_id="get_liveness")
+async def get_liveness() -> Health:
+    """Answer while the process runs."""
+    return Health(status="ok")
+
+
+@router.get("/ready", operation_id="get_readiness")
+async def get_readiness(request: Request) -> Health:
+    """Answer 200 once the database answers and is migrated, else 503."""
+    await ping(request.app.state.engine)
+    return Health(status="ok")

@@ -1,0 +1,73 @@
+"""/v1/households."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.auth.dependencies import HouseholdReader, HouseholdWriter, Session
+from api.models.households import (
+    HouseholdCreate,
+    HouseholdPage,
+    HouseholdQuery,
+    HouseholdRead,
+    HouseholdUpdate,
+)
+from api.routers.answers import IfMatch, created, paged, tagged
+from api.services import households
+
+router = APIRouter(prefix="/households", tags=["households"])
+
+
+@router.get("", operation_id="list_households")
+async def list_households(
+    session: Session,
+    caller: HouseholdReader,
+    query: Annotated[HouseholdQuery, Query()],
+    request: Request,
+    response: Response,
+) -> HouseholdPage:
+    """List the households in scope."""
+    return paged(request, response, await households.list_households(session, caller, query))
+
+
+@router.post("", operation_id="create_household", status_code=201)
+async def create_household(
+    session: Session,
+    caller: HouseholdWriter,
+    body: HouseholdCreate,
+    request: Request,
+    response: Response,
+) -> HouseholdRead:
+    """Register a household in a village that stands today."""
+    return created(request, response, await households.create_household(session, caller, body))
+
+
+@router.get("/{household_id}", operation_id="get_household")
+async def get_household(
+    session: Session, caller: HouseholdReader, household_id: UUID, response: Response
+) -> HouseholdRead:
+    """Return a household."""
+    return tagged(response, await households.get_household(session, caller, household_id))
+
+
+@router.patch("/{household_id}", operation_id="update_household")
+async def update_household(
+    session: Session,
+    caller: HouseholdWriter,
+    household_id: UUID,
+    if_match: IfMatch,
+    body: HouseholdUpdate,
+    response: Response,
+) -> HouseholdRead:
+    """Change a household. 412 when `If-Match` is not the current version."""
+    household = await households.update_household(session, caller, household_id, if_match, body)
+    return tagged(response, household)
+
+
+@router.delete("/{household_id}", operation_id="delete_household", status_code=204)
+async def delete_household(
+    session: Session, caller: HouseholdWriter, household_id: UUID, if_match: IfMatch
+) -> None:
+    """Hide a household that was entered by mistake."""
+    await households.delete_household(session, caller, household_id, if_match)

@@ -1,0 +1,67 @@
+"""/v1/members."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.auth.dependencies import MemberReader, MemberWriter, Session
+from api.models.members import MemberCreate, MemberPage, MemberQuery, MemberRead, MemberUpdate
+from api.routers.answers import IfMatch, created, paged, tagged
+from api.services import members
+
+router = APIRouter(prefix="/members", tags=["members"])
+
+
+@router.get("", operation_id="list_members")
+async def list_members(
+    session: Session,
+    caller: MemberReader,
+    query: Annotated[MemberQuery, Query()],
+    request: Request,
+    response: Response,
+) -> MemberPage:
+    """List the members in scope."""
+    return paged(request, response, await members.list_members(session, caller, query))
+
+
+@router.post("", operation_id="create_member", status_code=201)
+async def create_member(
+    session: Session,
+    caller: MemberWriter,
+    body: MemberCreate,
+    request: Request,
+    response: Response,
+) -> MemberRead:
+    """Create a person who joins at least one team."""
+    return created(request, response, await members.create_member(session, caller, body))
+
+
+@router.get("/{member_id}", operation_id="get_member")
+async def get_member(
+    session: Session, caller: MemberReader, member_id: UUID, response: Response
+) -> MemberRead:
+    """Return a member."""
+    return tagged(response, await members.get_member(session, caller, member_id))
+
+
+@router.patch("/{member_id}", operation_id="update_member")
+async def update_member(
+    session: Session,
+    caller: MemberWriter,
+    member_id: UUID,
+    if_match: IfMatch,
+    body: MemberUpdate,
+    response: Response,
+) -> MemberRead:
+    """Change a member. 412 when `If-Match` is not the current version."""
+    member = await members.update_member(session, caller, member_id, if_match, body)
+    return tagged(response, member)
+
+
+@router.delete("/{member_id}", operation_id="delete_member", status_code=204)
+async def delete_member(
+    session: Session, caller: MemberWriter, member_id: UUID, if_match: IfMatch
+) -> None:
+    """Hide a member that was entered by mistake."""
+    await members.delete_member(session, caller, member_id, if_match)

@@ -1,0 +1,62 @@
+"""/v1/teams."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.auth.dependencies import Session, TeamLinkWriter, TeamReader, TeamWriter
+from api.models.teams import TeamCreate, TeamPage, TeamQuery, TeamRead, TeamUpdate
+from api.routers.answers import IfMatch, created, paged, tagged
+from api.services import teams
+
+router = APIRouter(prefix="/teams", tags=["teams"])
+
+
+@router.get("", operation_id="list_teams")
+async def list_teams(
+    session: Session,
+    caller: TeamReader,
+    query: Annotated[TeamQuery, Query()],
+    request: Request,
+    response: Response,
+) -> TeamPage:
+    """List the teams in scope."""
+    return paged(request, response, await teams.list_teams(session, caller, query))
+
+
+@router.post("", operation_id="create_team", status_code=201)
+async def create_team(
+    session: Session, caller: TeamWriter, body: TeamCreate, request: Request, response: Response
+) -> TeamRead:
+    """Found a team in a village or commune that stood on its founding day."""
+    return created(request, response, await teams.create_team(session, caller, body))
+
+
+@router.get("/{team_id}", operation_id="get_team")
+async def get_team(
+    session: Session, caller: TeamReader, team_id: UUID, response: Response
+) -> TeamRead:
+    """Return a team."""
+    return tagged(response, await teams.get_team(session, caller, team_id))
+
+
+@router.patch("/{team_id}", operation_id="update_team")
+async def update_team(
+    session: Session,
+    caller: TeamLinkWriter,
+    team_id: UUID,
+    if_match: IfMatch,
+    body: TeamUpdate,
+    response: Response,
+) -> TeamRead:
+    """Change a team. 412 when `If-Match` is not the current version."""
+    return tagged(response, await teams.update_team(session, caller, team_id, if_match, body))
+
+
+@router.delete("/{team_id}", operation_id="delete_team", status_code=204)
+async def delete_team(
+    session: Session, caller: TeamWriter, team_id: UUID, if_match: IfMatch
+) -> None:
+    """Hide a team that was entered by mistake."""
+    await teams.delete_team(session, caller, team_id, if_match)

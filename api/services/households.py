@@ -1,0 +1,194 @@
+"""Households: registered in a village, visited, reached by services."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, Select, func
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import Text, col, select
+
+from api import clock
+from api.auth.caller import Caller
+from api.auth.permissions import Permission
+from api.auth.scope import visible
+from api.errors import InsufficientRole, NotFound, not_found_at
+from api.models.households import (
+    Household,
+    HouseholdCreate,
+    HouseholdPage,
+    HouseholdQuery,
+    HouseholdRead,
+    HouseholdUpdate,
+)
+from api.models.support_events import EventStatus, Outcome, SupportEvent
+from api.models.types import Level
+from api.pagination import Order, paginate
+from api.services import external_ids
+from api.services.masking import mask, sees_people
+from api.services.places import place, under
+from api.services.searching import contains
+from api.services.writing import changed_values, check_version, insert_once, touch
+
+RESOURCE = "households"
+PERSONAL = ("head_name", "address", "phone")
+REQUIRED = frozenset({"unit_id", "head_name", "is_business", "external_ids"})
+COUNTED = (EventStatus.submitted, EventStatus.verified)
+REACHING = (Outcome.completed, Outcome.guided)
+
+
+def _reached() -> Select[Any]:
+    """Select the counted events that reached the household at hand."""
+    return (
+        select(SupportEvent)
+        .where(
+            col(SupportEvent.household_id) == col(Household.id),
+            col(SupportEvent.status).in_(COUNTED),
+            col(SupportEvent.outcome).in_(REACHING),
+        )
+        .correlate(Household)
+    )
+
+
+def _reached_by(codes: Sequence[str]) -> ColumnElement[bool]:
+    return _reached().where(col(SupportEvent.service_type).in_(codes)).exists()
+
+
+def _reading(caller: Caller, *, hidden: bool = False) -> Select[Any]:
+    codes = func.coalesce(
+        func.array_agg(func.distinct(SupportEvent.service_type), type_=ARRAY(Text)), []
+    )
+    return visible(Household, caller, Permission.households_read, hidden=hidden).add_columns(
+        _reached().with_only_columns(codes).scalar_subquery().label("services_reached")
+    )
+
+
+def _reader(caller: Caller) -> Any:
+    def read(rows: Sequence[Row[Any]]) -> list[HouseholdRead]:
+        return [_read(caller, row) for row in rows]
+
+    return read
+
+
+def _read(caller: Caller, row: Row[Any]) -> HouseholdRead:
+    household: Household = row.Household
+    hidden = () if sees_people(caller, household.created_by, (household, None)) else PERSONAL
+    return HouseholdRead(
+        **mask(household.model_dump(), hidden), services_reached=row.services_reached
+    )
+
+
+async def list_households(
+    session: AsyncSession, caller: Caller, query: HouseholdQuery
+) -> HouseholdPage:
+    """Return a page of the households in scope.
+
+    `q` searches only households whose head's name the caller may read: a search must not tell
+    what a mask hides.
+    """
+    statement = _reading(caller)
+    if query.unit_id:
+        statement = statement.where(
+            col(Household.unit_key).in_(under(query.unit_id, clock.today()))
+        )
+    if query.reached_by:
+        statement = statement.where(_reached_by(query.reached_by))
+    if query.not_reached_by:
+        statement = statement.where(~_reached_by(query.not_reached_by))
+    if query.external_id:
+        statement = statement.where(
+            col(Household.id).in_(external_ids.named(RESOURCE, query.external_id))
+        )
+    if query.q:
+        readable = caller.reach(Permission.people_read).filter(Household)
+        if caller.has(Permission.own_people_read):
+            readable |= col(Household.created_by) == caller.id
+        statement = statement.where(readable, contains(col(Household.search), query.q))
+    order = Order(col(Household.id), col(Household.id))
+    page = await paginate(session, caller.cursors, query, statement, order, _reader(caller))
+    return HouseholdPage(**dict(page))
+
+
+async def get_household(
+    session: AsyncSession, caller: Caller, household_id: UUID, *, hidden: bool = False
+) -> HouseholdRead:
+    """Return a household in scope; absent and out of scope look alike."""
+    statement = _reading(caller, hidden=hidden).where(col(Household.id) == household_id)
+    row = (await session.execute(statement)).one_or_none()
+    if row is None:
+        raise NotFound
+    return _read(caller, row)
+
+
+async def create_household(
+    session: AsyncSession, caller: Caller, given: HouseholdCreate
+) -> tuple[HouseholdRead, bool]:
+    """Register a household in a village that stands today."""
+    where = await place(session, given.unit_id, clock.today(), {Level.village})
+    if not caller.reach(Permission.households_write).covers(where):
+        raise not_found_at("/unit_id")
+    values = given.model_dump(exclude={"id", "consent"}) | where.columns()
+    values["consent"] = given.consent and given.consent.model_dump(mode="json")
+    row, is_new = await insert_once(session, caller, Household, given, values)
+    if is_new:
+        await external_ids.claim(session, caller, RESOURCE, row.id, given.external_ids)
+    return await get_household(session, caller, row.id, hidden=True), is_new
+
+
+async def _lock(
+    session: AsyncSession, caller: Caller, household_id: UUID, expected: int
+) -> tuple[Household, HouseholdRead]:
+    """Lock a household that the caller may write; 404, 403, then 412."""
+    household = await session.scalar(
+        visible(Household, caller, Permission.households_read)
+        .where(col(Household.id) == household_id)
+        .with_for_update()
+    )
+    if household is None:
+        raise NotFound
+    if not caller.reach(Permission.households_write).covers(household):
+        raise InsufficientRole
+    current = await get_household(session, caller, household_id)
+    check_version(current, expected)
+    return household, current
+
+
+async def update_household(
+    session: AsyncSession,
+    caller: Caller,
+    household_id: UUID,
+    expected: int,
+    change: HouseholdUpdate,
+) -> HouseholdRead:
+    """Change a household; moving it needs both villages in scope, its events stay."""
+    household, current = await _lock(session, caller, household_id, expected)
+    values = changed_values(household, change, REQUIRED)
+    if "consent" in values and change.consent is not None:
+        values["consent"] = change.consent.model_dump(mode="json")
+        if values["consent"] == household.consent:
+            del values["consent"]
+    if not values:
+        return current
+    if "unit_id" in values:
+        where = await place(session, values["unit_id"], clock.today(), {Level.village})
+        if not caller.reach(Permission.households_write).covers(where):
+            raise not_found_at("/unit_id")
+        values |= where.columns()
+    for name, value in values.items():
+        setattr(household, name, value)
+    if "external_ids" in values:
+        await external_ids.claim(session, caller, RESOURCE, household_id, values["external_ids"])
+    touch(household)
+    await session.flush()
+    return await get_household(session, caller, household_id)
+
+
+async def delete_household(
+    session: AsyncSession, caller: Caller, household_id: UUID, expected: int
+) -> None:
+    """Hide a household that was entered by mistake."""
+    household, _ = await _lock(session, caller, household_id, expected)
+    household.deleted_at = clock.now()
+    touch(household)
+    await session.flush()

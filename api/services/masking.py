@@ -1,0 +1,28 @@
+"""Personal fields: who sees them in clear, and how they are hidden from everybody else."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from api.auth.caller import Caller
+from api.auth.permissions import Permission
+from api.auth.scope import PlacedRow
+
+
+def sees_people(
+    caller: Caller, created_by: UUID | None, *places: tuple[PlacedRow, UUID | None]
+) -> bool:
+    """Tell whether the caller reads a row's personal fields in clear.
+
+    By its place or its team, or, for a portal, because it wrote the row itself.
+    """
+    if created_by == caller.id and caller.has(Permission.own_people_read):
+        return True
+    reach = caller.reach(Permission.people_read)
+    return any(reach.covers(row, team_id) for row, team_id in places)
+
+
+def mask(values: dict[str, Any], hidden: Sequence[str]) -> dict[str, Any]:
+    """Empty the hidden fields and name those that held something under `masked`."""
+    held = [name for name in hidden if values.get(name) is not None]
+    return values | dict.fromkeys(hidden) | {"masked": sorted(held)}

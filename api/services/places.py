@@ -1,0 +1,149 @@
+"""Where a unit lies on a day: what a row needs to be placed in scope and in totals."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Date, Select, Uuid, bindparam, func, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from api.errors import FieldError, Refusal, UnitDissolved, ValidationFailed, not_found_at
+from api.models.admin_units import AdminUnit, Placement
+from api.models.types import Level
+
+
+@dataclass(frozen=True)
+class Place:
+    """A unit on a day, with the commune and the province above it."""
+
+    unit_id: UUID
+    unit_key: int
+    level: Level
+    commune_key: int | None
+    province_key: int | None
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of a placed row."""
+        return {
+            "unit_id": self.unit_id,
+            "unit_key": self.unit_key,
+            "commune_key": self.commune_key,
+            "province_key": self.province_key,
+        }
+
+
+type Asked = tuple[UUID, date]
+
+# The nation stands in for the province of what hangs on the nation itself.
+_PLACES = text("""
+    select a.unit_id, a.day, u.key, u.level, u.valid_from, u.valid_to,
+           commune.ancestor_key as commune_key,
+           coalesce(province.ancestor_key, case u.level when 'nation' then u.key end)
+               as province_key
+    from unnest(:units, :days) as a (unit_id, day)
+    join admin_unit u on u.id = a.unit_id and u.deleted_at is null
+    left join placement commune on commune.unit_key = u.key and commune.level = 'commune'
+         and commune.during @> a.day
+    left join placement province on province.unit_key = u.key and province.level = 'province'
+         and province.during @> a.day
+""").bindparams(bindparam("units", type_=ARRAY(Uuid)), bindparam("days", type_=ARRAY(Date)))
+
+_SUCCESSORS = text("""
+    select u.id as unit_id, s.code, s.name
+    from admin_unit old
+    join unit_succession x on x.predecessor_key = old.key
+    join admin_unit u on u.key = x.successor_key
+    join admin_unit_state s on s.unit_key = u.key and s.during @> x.happened_on
+    where old.id = :unit_id
+    order by x.extent desc, s.name, u.id
+""")
+
+
+async def find_places(
+    session: AsyncSession, asked: Collection[Asked]
+) -> dict[Asked, Place | date | str]:
+    """Place units on days, in one statement whatever their number.
+
+    A unit that ended before its day gives that day as `str` "dissolved", one that had not begun
+    its first day (`date`); an unknown unit is missing from the result.
+    """
+    pairs = list(set(asked))
+    rows = await session.execute(
+        _PLACES, {"units": [unit for unit, _ in pairs], "days": [day for _, day in pairs]}
+    )
+    found: dict[Asked, Place | date | str] = {}
+    for row in rows:
+        key = (row.unit_id, row.day)
+        if row.valid_from is not None and row.day < row.valid_from:
+            found[key] = row.valid_from
+        elif row.valid_to is not None and row.day > row.valid_to:
+            found[key] = "dissolved"
+        else:
+            found[key] = Place(
+                row.unit_id, row.key, Level(row.level), row.commune_key, row.province_key
+            )
+    return found
+
+
+async def refusal_of(
+    session: AsyncSession, unit_id: UUID, found: Place | date | str | None, pointer: str
+) -> Refusal | None:
+    """Return why a unit cannot carry a fact of that day, or `None` when it can."""
+    match found:
+        case Place():
+            return None
+        case None:
+            return not_found_at(pointer)
+        case date():
+            return ValidationFailed(
+                FieldError(pointer, "before_unit", {"valid_from": found.isoformat()})
+            )
+    rows = await session.execute(_SUCCESSORS, {"unit_id": unit_id})
+    return UnitDissolved(
+        FieldError(pointer, "unit_dissolved"),
+        successors=[dict(row._mapping) for row in rows],  # noqa: SLF001 - a row's public mapping
+    )
+
+
+async def place(
+    session: AsyncSession,
+    unit_id: UUID,
+    day: date,
+    levels: Collection[Level],
+    pointer: str = "/unit_id",
+) -> Place:
+    """Place one unit on a day.
+
+    422 `not_found`, `before_unit` or `wrong_level` at the pointer; 409 `unit_dissolved` with the
+    successors.
+    """
+    found = (await find_places(session, [(unit_id, day)])).get((unit_id, day))
+    if refusal := await refusal_of(session, unit_id, found, pointer):
+        raise refusal
+    if not isinstance(found, Place):
+        raise TypeError(found)
+    if found.level not in levels:
+        raise ValidationFailed(
+            FieldError(pointer, "wrong_level", {"expected": ", ".join(sorted(levels))})
+        )
+    return found
+
+
+def under(unit_ids: Collection[UUID], today: date) -> Select[int]:
+    """Select the keys of everything that lies under some units today.
+
+    Under a unit that no longer stands: everything that lay there on its last day.
+    """
+    day = func.least(today, func.coalesce(AdminUnit.valid_to, today))
+    return (
+        select(col(Placement.unit_key))
+        .join(AdminUnit, col(AdminUnit.key) == col(Placement.ancestor_key))
+        .where(
+            col(AdminUnit.id).in_(unit_ids),
+            col(Placement.level) == col(AdminUnit.level),
+            col(Placement.during).contains(day),
+        )
+    )

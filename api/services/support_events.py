@@ -1,0 +1,181 @@
+"""Support events: reading, correcting, and the one way in, which takes a set at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, Select, or_
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from api import clock
+from api.auth.caller import Caller
+from api.auth.permissions import Permission
+from api.auth.scope import visible
+from api.errors import FieldError, InsufficientRole, NotFound, Refusal, ValidationFailed
+from api.models.members import Membership
+from api.models.support_events import (
+    BeneficiaryRead,
+    EventSort,
+    EventStatus,
+    SupportEvent,
+    SupportEventCreate,
+    SupportEventPage,
+    SupportEventQuery,
+    SupportEventRead,
+    SupportEventUpdate,
+)
+from api.pagination import Order, paginate
+from api.services import event_intake, external_ids
+from api.services.masking import mask, sees_people
+from api.services.places import under
+from api.services.writing import changed_values, check_version, touch
+
+RESOURCE = "support_events"
+PERSONAL = ("household_id", "beneficiary", "lat", "lon", "note")
+REQUIRED = frozenset(
+    {
+        "member_ids",
+        "unit_id",
+        "service_type",
+        "occurred_at",
+        "quantity",
+        "outcome",
+        "mode",
+        "channel",
+        "external_ids",
+    }
+)
+
+
+def read_event(caller: Caller, event: SupportEvent) -> SupportEventRead:
+    """Return an event as the caller may see it."""
+    values = event.model_dump()
+    values["recorded_at"] = event.created_at
+    values["beneficiary"] = None
+    if event.beneficiary_age_band or event.beneficiary_gender or event.beneficiary_hash:
+        values["beneficiary"] = BeneficiaryRead(
+            age_band=event.beneficiary_age_band, gender=event.beneficiary_gender
+        )
+    hidden = () if sees_people(caller, event.created_by, (event, event.team_id)) else PERSONAL
+    return SupportEventRead(**mask(values, hidden))
+
+
+def _filters(caller: Caller, query: SupportEventQuery) -> list[ColumnElement[bool]]:
+    event = SupportEvent
+    found: list[ColumnElement[bool]] = []
+    if query.unit_id:
+        found.append(col(event.unit_key).in_(under(query.unit_id, clock.today())))
+    for column, wanted in (
+        (event.team_id, query.team_id),
+        (event.household_id, query.household_id),
+        (event.service_type, query.service_type),
+        (event.status, query.status),
+        (event.outcome, query.outcome),
+    ):
+        if wanted:
+            found.append(col(column).in_(wanted))  # type: ignore[arg-type]
+    if query.household_id:  # which household it was is personal: a filter must not tell it
+        readable = caller.reach(Permission.people_read).filter(event)
+        if caller.has(Permission.own_people_read):
+            readable |= col(event.created_by) == caller.id
+        found.append(readable)
+    if query.member_id:  # a member's events are its teams' events: that is what the index has
+        teams = select(col(Membership.team_id)).where(
+            col(Membership.member_id).in_(query.member_id)
+        )
+        found.append(col(event.team_id).in_(teams))
+        found.append(or_(*(col(event.member_ids).contains([m]) for m in query.member_id)))
+    if query.occurred_at_gte:
+        found.append(col(event.occurred_at) >= query.occurred_at_gte)
+    if query.occurred_at_lt:
+        found.append(col(event.occurred_at) < query.occurred_at_lt)
+    if query.external_id:
+        found.append(col(event.id).in_(external_ids.named(RESOURCE, query.external_id)))
+    return found
+
+
+async def list_support_events(
+    session: AsyncSession, caller: Caller, query: SupportEventQuery
+) -> SupportEventPage:
+    """Return a page of the events whose unit or team is in scope, the newest first."""
+    statement = visible(SupportEvent, caller, Permission.events_read)
+    statement = statement.where(*_filters(caller, query))
+
+    def read(rows: Sequence[Row[Any]]) -> list[SupportEventRead]:
+        return [read_event(caller, row.SupportEvent) for row in rows]
+
+    newest = query.sort is EventSort.newest
+    order = Order(col(SupportEvent.occurred_at), col(SupportEvent.id), newest)
+    page = await paginate(session, caller.cursors, query, statement, order, read)
+    return SupportEventPage(**dict(page))
+
+
+def _one(caller: Caller, event_id: UUID) -> Select[SupportEvent]:
+    return visible(SupportEvent, caller, Permission.events_read).where(
+        col(SupportEvent.id) == event_id
+    )
+
+
+async def get_support_event(
+    session: AsyncSession, caller: Caller, event_id: UUID
+) -> SupportEventRead:
+    """Return an event in scope; absent and out of scope look alike."""
+    event = await session.scalar(_one(caller, event_id))
+    if event is None:
+        raise NotFound
+    return read_event(caller, event)
+
+
+async def create_support_event(
+    session: AsyncSession, caller: Caller, given: SupportEventCreate
+) -> tuple[SupportEventRead, bool]:
+    """Record one act of help: a batch of one."""
+    outcome = (await create_events(session, caller, [given]))[0]
+    if isinstance(outcome, Refusal):
+        raise outcome
+    return outcome
+
+
+async def create_events(
+    session: AsyncSession, caller: Caller, given: Sequence[SupportEventCreate]
+) -> list[tuple[SupportEventRead, bool] | Refusal]:
+    """Record a set of events in a fixed number of statements; each is taken or refused alone.
+
+    Returns, in the order given, the event and whether it is new, or the refusal. The same id with
+    the same content is the same event; with other content it is refused (`id_conflict`).
+    """
+    taken = await event_intake.insert_events(session, caller, given)
+    return [
+        outcome if isinstance(outcome, Refusal) else (read_event(caller, outcome[0]), outcome[1])
+        for outcome in taken
+    ]
+
+
+async def update_support_event(
+    session: AsyncSession,
+    caller: Caller,
+    event_id: UUID,
+    expected: int,
+    change: SupportEventUpdate,
+) -> SupportEventRead:
+    """Correct an event of the caller's own team; a plain member corrects its own only."""
+    event = await session.scalar(_one(caller, event_id).with_for_update())
+    if event is None:
+        raise NotFound
+    home = event_intake.home_of(event)
+    if not event_intake.may_write(caller, home, event.team_id, event.member_ids):
+        raise InsufficientRole
+    current = read_event(caller, event)
+    check_version(current, expected)
+    if event.status in {EventStatus.voided, EventStatus.rejected}:
+        raise ValidationFailed(FieldError("/status", "read_only"))
+    values = changed_values(current, change, REQUIRED)
+    if not values:
+        return current
+    await event_intake.correct(session, caller, event, values, change)
+    if "external_ids" in values:
+        await external_ids.claim(session, caller, RESOURCE, event_id, values["external_ids"])
+    touch(event)
+    await session.flush()
+    return read_event(caller, event)

@@ -1,0 +1,82 @@
+"""How rows are written: created once under a client's id, changed only on the version read."""
+
+from collections.abc import Collection
+from typing import Any, Protocol
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import SQLModel, select
+
+from api import clock, ids
+from api.auth.caller import Caller
+from api.errors import FieldError, IdConflict, PreconditionFailed, ValidationFailed
+from api.models.base import Record
+from api.models.types import Creation, Output
+
+ANY_VERSION = -1
+"""`If-Match: *`: whatever the version is."""
+
+
+class Versioned(Protocol):
+    """A row that counts its versions."""
+
+    version: int
+    updated_at: Any
+
+
+def check_version(current: Output, expected: int) -> None:
+    """Refuse (412) a change that was made on another version than the present one."""
+    if expected not in {ANY_VERSION, current.version}:
+        raise PreconditionFailed(current)
+
+
+def touch(row: Versioned) -> None:
+    """Count a new version."""
+    row.version += 1
+    row.updated_at = clock.now()
+
+
+def changed_values(
+    current: SQLModel, change: SQLModel, required: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the fields of a merge patch (RFC 7396) that really change something.
+
+    422 `not_nullable` where the patch empties a required field.
+    """
+    given = {name: getattr(change, name) for name in change.model_fields_set}
+    emptied = [name for name in required if name in given and given[name] is None]
+    if emptied:
+        raise ValidationFailed(*(FieldError(f"/{name}", "not_nullable") for name in emptied))
+    return {name: value for name, value in given.items() if getattr(current, name, ...) != value}
+
+
+async def insert_once[Row: Record](
+    session: AsyncSession, caller: Caller, table: type[Row], given: Creation, values: dict[str, Any]
+) -> tuple[Row, bool]:
+    """Insert a row under the client's id, or find the one that the same create made before.
+
+    Returns the row as it is now and whether it is new. The same id with other content, or with a
+    row that the caller cannot see, is 409 `id_conflict`.
+    """
+    row_id = given.id or ids.new_id()
+    now = clock.now()
+    content = caller.secrets.hash_content(given.model_dump(exclude={"id"}))
+    record = {
+        "id": row_id,
+        "version": 1,
+        "created_at": now,
+        "updated_at": now,
+        "created_by": caller.id,
+        "content_hash": content,
+    }
+    statement = (
+        insert(table).values(**record, **values).on_conflict_do_nothing(index_elements=["id"])
+    )
+    result = await session.execute(statement.returning(table.id))  # type: ignore[call-overload]
+    is_new = result.scalar_one_or_none() is not None
+    found = await session.scalar(
+        select(table).where(table.id == row_id, table.content_hash == content)
+    )
+    if found is None:
+        raise IdConflict
+    return found, is_new

@@ -1,0 +1,56 @@
+"""Running a script of several statements inside a migration."""
+
+from typing import Any
+
+from alembic import op
+
+
+def run(script: str) -> None:
+    """Execute a script as it is: the driver's simple protocol takes several statements."""
+    connection: Any = op.get_bind().connection.dbapi_connection
+    connection.run_async(lambda driver: driver.execute(script))
+
+
+def _within(columns: dict[str, str], permissions: tuple[str, ...]) -> str:
+    """Return the condition of scope; each array is read once a statement, as an init plan."""
+    wanted = "array[" + ", ".join(f"'{p}'" for p in permissions) + "]"
+    terms = [
+        f"{column} = any ((select scope_{'teams' if kind == 'teams' else 'keys'}("
+        f"{wanted}{'' if kind == 'teams' else f", '{kind}'"}))::{'uuid' if kind == 'teams' else 'integer'}[])"
+        for column, kind in columns.items()
+    ]
+    return "(" + " or ".join(terms) + ")"
+
+
+PLACED = {"province_key": "provinces", "commune_key": "communes", "unit_key": "units"}
+
+
+def policy(
+    table: str,
+    action: str,
+    permissions: tuple[str, ...],
+    columns: dict[str, str],
+    *,
+    template: str = "{within}",
+) -> str:
+    """Return a policy that lets `action` through where one of the permissions reaches the row.
+
+    `columns` maps a column to the array of the caller's reach that may hold it: provinces,
+    communes, units or teams. The filters of `api/auth/scope.py` say the same in the application.
+    """
+    condition = template.format(within=_within(columns, permissions))
+    using = f" using ({condition})" if action in {"select", "update", "delete"} else ""
+    check = f" with check ({condition})" if action in {"insert", "update"} else ""
+    return (
+        f"create policy {table}_{action} on {table} as permissive for {action} "
+        f"to noidai_app{using}{check};\n"
+    )
+
+
+def secure(*tables: str) -> str:
+    """Return the statements that bind everybody, the owner included, to the policies."""
+    return "".join(
+        f"alter table {table} enable row level security;\n"
+        f"alter table {table} force row level security;\n"
+        for table in tables
+    )
