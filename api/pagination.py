@@ -62,7 +62,7 @@ async def paginate[Item](
     session: AsyncSession,
     cursors: Cursors,
     query: PageQuery,
-    statement: Select[Any],
+    statement: Select[*tuple[Any, ...]],
     order: Order,
     present: Callable[[Sequence[Row[Any]]], Sequence[Item]],
 ) -> Page[Item]:

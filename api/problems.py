@@ -159,8 +159,8 @@ _KNOWN: Mapping[str, type[Refusal]] = {
 def from_database(failure: Exception) -> Refusal:
     """Tell a conflict from a database that is away or too slow (503) and a fault of ours (500)."""
     state = getattr(getattr(failure, "orig", None), "sqlstate", None)
-    if state in _KNOWN:
-        return _KNOWN[state]()
+    if known := _KNOWN.get(str(state)):
+        return known()
     away = isinstance(failure, (PoolTimeout, InterfaceError, OperationalError, OSError))
     if isinstance(failure, DBAPIError) and (failure.connection_invalidated or state in _PASSING):
         away = True

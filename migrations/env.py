@@ -14,14 +14,14 @@ from api.models import metadata
 ADVISORY_LOCK = 0x6E6F69646169  # "noidai"
 
 
-def include_name(name: str | None, kind: str, _parents: Any) -> bool:
+def include_object(item: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
     """Compare what the models describe: tables, columns, foreign keys.
 
-    Indexes and other constraints are said once, in the migrations.
+    Indexes and other constraints are said once, in the migrations; a view is no table to make.
     """
-    return kind not in {"index", "unique_constraint"} and (
-        kind != "table" or name in metadata.tables
-    )
+    if kind == "table":
+        return name in metadata.tables and not item.info.get("view")
+    return kind not in {"index", "unique_constraint"}
 
 
 def migrate(connection: Connection) -> None:
@@ -32,7 +32,7 @@ def migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=metadata,
-        include_name=include_name,
+        include_object=include_object,
         compare_type=True,
     )
     with context.begin_transaction():

@@ -9,10 +9,11 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.auth.permissions import FACT_READS, MATRIX, TEAM_ROLES, Permission, Role
+from api.auth.permissions import FACT_READS, MATRIX, TEAM_ROLES, Permission
 from api.auth.scope import Reach
 from api.auth.secrets import Secrets
 from api.errors import InsufficientRole, Unauthenticated
+from api.models.role_grants import Role
 from api.pagination import Cursors
 
 NOWHERE = Reach()

@@ -63,7 +63,7 @@ class AdminUnitState(SQLModel, table=True):
         default=None, sa_column=Column(Text, Computed("search_text(name)"), nullable=False)
     )
 
-    model_config = {"arbitrary_types_allowed": True}  # type: ignore[assignment]
+    model_config = {"arbitrary_types_allowed": True}
 
 
 class UnitSuccession(SQLModel, table=True):
@@ -73,6 +73,18 @@ class UnitSuccession(SQLModel, table=True):
 
     predecessor_key: int = Field(foreign_key="admin_unit.key", primary_key=True)
     successor_key: int = Field(foreign_key="admin_unit.key", primary_key=True)
+    happened_on: date
+    extent: str
+
+
+class UnitBecame(SQLModel, table=True):
+    """The same, looking onward, and for districts too: they went where their communes went."""
+
+    __tablename__ = "unit_became"
+    __table_args__ = {"info": {"view": True}}
+
+    predecessor_key: int = Field(primary_key=True)
+    successor_key: int = Field(primary_key=True)
     happened_on: date
     extent: str
 
@@ -87,7 +99,7 @@ class Placement(SQLModel, table=True):
     during: Range[date] = Field(sa_column=Column(DATERANGE, primary_key=True))
     ancestor_key: int = Field(foreign_key="admin_unit.key")
 
-    model_config = {"arbitrary_types_allowed": True}  # type: ignore[assignment]
+    model_config = {"arbitrary_types_allowed": True}
 
 
 class VillageType(StrEnum):
@@ -160,7 +172,7 @@ class AtQuery(Query):
 class AdminUnitQuery(PageQuery):
     """Filters of the list of units."""
 
-    code: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)  # type: ignore[valid-type]
+    code: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
     level: list[Level] = Field(default_factory=list, max_length=5)
     parent_id: list[UUID] = Field(default_factory=list, max_length=100)
     within: list[UUID] = Field(

@@ -5,7 +5,6 @@ from enum import StrEnum
 from typing import Annotated
 
 from pydantic import StringConstraints
-from sqlalchemy import Text
 from sqlmodel import Field, SQLModel
 
 from api.models.base import Record

@@ -16,7 +16,7 @@ from api.models.admin_units import (
     Lineage,
 )
 from api.routers.answers import IfMatch, created, paged, tagged
-from api.services import admin_units
+from api.services import admin_units, villages
 
 router = APIRouter(prefix="/admin-units", tags=["admin-units"])
 
@@ -42,7 +42,7 @@ async def create_admin_unit(
     response: Response,
 ) -> AdminUnitRead:
     """Create a village under a commune that stands on its first day."""
-    return created(request, response, await admin_units.create_village(session, caller, body))
+    return created(request, response, await villages.create_village(session, caller, body))
 
 
 @router.get("/{unit_id}", operation_id="get_admin_unit")
@@ -73,7 +73,7 @@ async def update_admin_unit(
     response: Response,
 ) -> AdminUnitRead:
     """Rename, locate or close a village. 412 when `If-Match` is not the current version."""
-    unit = await admin_units.update_village(session, caller, unit_id, if_match, body)
+    unit = await villages.update_village(session, caller, unit_id, if_match, body)
     return tagged(response, unit)
 
 
@@ -82,4 +82,4 @@ async def delete_admin_unit(
     session: Session, caller: VillageWriter, unit_id: UUID, if_match: IfMatch
 ) -> None:
     """Hide a village that was made by mistake; 409 while anything refers to it."""
-    await admin_units.delete_village(session, caller, unit_id, if_match)
+    await villages.delete_village(session, caller, unit_id, if_match)

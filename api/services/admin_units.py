@@ -1,58 +1,45 @@
-"""Units through time: reading the dated tree, and the villages that are created locally."""
+"""Units through time: reading the dated tree; open to every signed-in caller."""
 
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Row, Select, and_, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
+from sqlmodel import col
 
-from api import clock, ids
+from api import clock
 from api.auth.caller import Caller
-from api.auth.permissions import Permission
-from api.errors import (
-    Conflict,
-    FieldError,
-    IdConflict,
-    InsufficientRole,
-    NotFound,
-    ValidationFailed,
-    not_found_at,
-)
+from api.errors import NotFound
 from api.models.admin_units import (
     AdminUnit,
-    AdminUnitCreate,
     AdminUnitPage,
     AdminUnitQuery,
     AdminUnitRead,
     AdminUnitState,
-    AdminUnitUpdate,
     Lineage,
     Placement,
+    UnitBecame,
     UnitReference,
     UnitSort,
     UnitSuccession,
 )
-from api.models.types import Level
 from api.pagination import Order, paginate
-from api.services.places import place
 from api.services.searching import contains
-from api.services.writing import changed_values, check_version, touch
 
 State = AdminUnitState
 Parent = aliased(AdminUnit)
 
 
-def _units() -> Select[Any]:
+def _units() -> Select[*tuple[Any, ...]]:
     """Select units beside their states; the caller narrows the states to one each."""
     return (
-        select(AdminUnit, State, Parent.id.label("parent_id"))
-        .join(State, State.unit_key == AdminUnit.key)
-        .outerjoin(Parent, Parent.key == State.parent_key)
-        .where(AdminUnit.deleted_at.is_(None))
+        select(AdminUnit, State, col(Parent.id).label("parent_id"))
+        .join(State, col(State.unit_key) == col(AdminUnit.key))
+        .outerjoin(Parent, col(Parent.key) == col(State.parent_key))
+        .where(col(AdminUnit.deleted_at).is_(None))
     )
 
 
@@ -69,47 +56,48 @@ def _read(rows: Sequence[Row[Any]]) -> list[AdminUnitRead]:
     ]
 
 
-def _keys(unit_ids: Sequence[UUID]) -> Select[Any]:
-    return select(AdminUnit.key).where(AdminUnit.id.in_(unit_ids))
+def _keys(unit_ids: Sequence[UUID]) -> Select[*tuple[Any, ...]]:
+    return select(col(AdminUnit.key)).where(col(AdminUnit.id).in_(unit_ids))
 
 
 def _named(q: str, day: date) -> ColumnElement[bool]:
     """Match a part of a name, accents aside: the present name, or a former one's successor."""
-    named = select(State.unit_key).where(contains(State.search, q)).cte("named")
+    named = select(col(State.unit_key)).where(contains(col(State.search), q)).cte("named")
     whole = (
-        select(Placement.ancestor_key)
-        .join(named, named.c.unit_key == Placement.unit_key)
-        .join(AdminUnit, AdminUnit.key == named.c.unit_key)
-        .where(Placement.level == AdminUnit.level, Placement.during.contains(day))
+        select(col(Placement.ancestor_key))
+        .join(named, named.c.unit_key == col(Placement.unit_key))
+        .join(AdminUnit, col(AdminUnit.key) == named.c.unit_key)
+        .where(col(Placement.level) == col(AdminUnit.level), col(Placement.during).contains(day))
     )
-    split = select(UnitSuccession.successor_key).join(
-        named, named.c.unit_key == UnitSuccession.predecessor_key
+    split = select(col(UnitSuccession.successor_key)).join(
+        named, named.c.unit_key == col(UnitSuccession.predecessor_key)
     )
     return or_(
-        AdminUnit.key.in_(select(named.c.unit_key)),
-        AdminUnit.key.in_(whole),
-        AdminUnit.key.in_(split),
+        col(AdminUnit.key).in_(select(named.c.unit_key)),
+        col(AdminUnit.key).in_(whole),
+        col(AdminUnit.key).in_(split),
     )
 
 
 async def list_units(session: AsyncSession, caller: Caller, query: AdminUnitQuery) -> AdminUnitPage:
     """Return a page of the units that stood on the day asked; open to every signed-in caller."""
     day = query.at or clock.today()
-    statement = _units().where(State.during.contains(day))
+    statement = _units().where(col(State.during).contains(day))
     if query.code:
-        statement = statement.where(State.code.in_(query.code))
+        statement = statement.where(col(State.code).in_(query.code))
     if query.level:
-        statement = statement.where(AdminUnit.level.in_(query.level))
+        statement = statement.where(col(AdminUnit.level).in_(query.level))
     if query.parent_id:
-        statement = statement.where(State.parent_key.in_(_keys(query.parent_id)))
+        statement = statement.where(col(State.parent_key).in_(_keys(query.parent_id)))
     if query.within:
-        below = select(Placement.unit_key).where(
-            Placement.ancestor_key.in_(_keys(query.within)), Placement.during.contains(day)
+        below = select(col(Placement.unit_key)).where(
+            col(Placement.ancestor_key).in_(_keys(query.within)),
+            col(Placement.during).contains(day),
         )
-        statement = statement.where(AdminUnit.key.in_(below))
+        statement = statement.where(col(AdminUnit.key).in_(below))
     if query.q:
         statement = statement.where(_named(query.q, day))
-    order = Order(State.search, AdminUnit.id, query.sort is UnitSort.name_desc)
+    order = Order(col(State.search), col(AdminUnit.id), query.sort is UnitSort.name_desc)
     page = await paginate(session, caller.cursors, query, statement, order, _read)
     return AdminUnitPage(**dict(page))
 
@@ -119,11 +107,11 @@ async def get_unit(session: AsyncSession, unit_id: UUID, day: date | None = None
     when = day or clock.today()
     statement = (
         _units()
-        .where(AdminUnit.id == unit_id)
+        .where(col(AdminUnit.id) == unit_id)
         .order_by(
-            State.during.contains(when).desc(),
-            (func.coalesce(func.lower(State.during), date.min) > when).asc(),
-            func.lower(State.during).desc().nulls_last(),
+            col(State.during).contains(when).desc(),
+            (func.coalesce(func.lower(col(State.during)), date.min) > when).asc(),
+            func.lower(col(State.during)).desc().nulls_last(),
         )
         .limit(1)
     )
@@ -135,222 +123,45 @@ async def get_unit(session: AsyncSession, unit_id: UUID, day: date | None = None
 
 async def get_lineage(session: AsyncSession, unit_id: UUID) -> Lineage:
     """Return where a unit came from and what became of it."""
-    unit = await session.scalar(
-        select(AdminUnit).where(AdminUnit.id == unit_id, AdminUnit.deleted_at.is_(None))
+    key = await session.scalar(
+        select(col(AdminUnit.key)).where(
+            col(AdminUnit.id) == unit_id, col(AdminUnit.deleted_at).is_(None)
+        )
     )
-    if unit is None:
+    if key is None:
         raise NotFound
-    step = UnitSuccession
-    predecessors = _references(step.predecessor_key, step.successor_key == unit.key, -1)
-    successors = _references(step.successor_key, step.predecessor_key == unit.key, 0)
+    before, after = UnitSuccession, UnitBecame
+    predecessors = _references(before, before.predecessor_key, before.successor_key, key, -1)
+    successors = _references(after, after.successor_key, after.predecessor_key, key, 0)
     return Lineage(
-        predecessors=[
-            UnitReference(**row) for row in (await session.execute(predecessors)).mappings()
-        ],
-        successors=[UnitReference(**row) for row in (await session.execute(successors)).mappings()],
+        predecessors=[UnitReference(**row) for row in await _mappings(session, predecessors)],
+        successors=[UnitReference(**row) for row in await _mappings(session, successors)],
     )
+
+
+async def _mappings(session: AsyncSession, statement: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+    return (await session.execute(statement)).mappings().all()
 
 
 def _references(
-    other: ColumnElement[int] | Any, condition: ColumnElement[bool] | Any, offset: int
-) -> Select[Any]:
-    day = UnitSuccession.happened_on + offset
+    step: type[UnitSuccession | UnitBecame], other: int, this: int, key: int, days: int
+) -> Select[*tuple[Any, ...]]:
+    """Select the units at the other end of a unit's steps, as they were on that side of them."""
+    day = col(step.happened_on) + literal(days)
     return (
         select(
-            AdminUnit.id.label("unit_id"),
-            State.code,
-            State.name,
-            AdminUnit.level,
-            UnitSuccession.happened_on.label("on"),
-            UnitSuccession.extent,
+            col(AdminUnit.id).label("unit_id"),
+            col(State.code),
+            col(State.name),
+            col(AdminUnit.level),
+            col(step.happened_on).label("on"),
+            col(step.extent),
         )
-        .join(AdminUnit, AdminUnit.key == other)
-        .join(State, and_(State.unit_key == AdminUnit.key, State.during.contains(day)))
-        .where(condition)
-        .order_by(State.search, AdminUnit.id)
-    )
-
-
-_INSERT_STATES = text("""
-    insert into admin_unit_state (unit_key, during, name, type, parent_key)
-    select :key, part.during, :name, :type, part.parent_key
-    from (
-        select p.during * daterange(:valid_from, :valid_to, '[]') as during,
-               p.ancestor_key as parent_key
-        from placement p
-        where p.unit_key = :parent and p.level = 'commune'
-          and p.during && daterange(:valid_from, :valid_to, '[]')
-        union all
-        select unnest(datemultirange(daterange(:valid_from, :valid_to, '[]')) - coalesce(
-                   (select range_agg(p.during) from placement p
-                    where p.unit_key = :parent and p.level = 'commune'), '{}')), null
-    ) part
-""")
-
-
-async def create_village(
-    session: AsyncSession, caller: Caller, given: AdminUnitCreate
-) -> tuple[AdminUnitRead, bool]:
-    """Create a village under a commune that stands on its first day.
-
-    Where the commune later went whole to another, the village lies there from then on; where it
-    was split, the village has no parent until someone places it. 422 for any other level: those
-    come by a reorganisation. Returns the village and whether it is new.
-    """
-    if given.level is not Level.village:
-        raise ValidationFailed(FieldError("/level", "enum", {"expected": "village"}))
-    if given.valid_to and given.valid_to < given.valid_from:
-        raise ValidationFailed(FieldError("/valid_to", "end_before_start"))
-    above = await place(session, given.parent_id, given.valid_from, {Level.commune}, "/parent_id")
-    if not caller.reach(Permission.villages_write).covers(above):
-        raise not_found_at("/parent_id")
-    unit_id = given.id or ids.new_id()
-    now = clock.now()
-    content = caller.secrets.hash_content(given.model_dump(exclude={"id"}))
-    key = await session.scalar(
-        insert(AdminUnit)
-        .values(
-            id=unit_id,
-            level=given.level,
-            valid_from=given.valid_from,
-            valid_to=given.valid_to,
-            lat=given.lat,
-            lon=given.lon,
-            created_at=now,
-            updated_at=now,
-            version=1,
-            created_by=caller.id,
-            content_hash=content,
+        .select_from(step)
+        .join(AdminUnit, col(AdminUnit.key) == col(other))
+        .join(
+            State, and_(col(State.unit_key) == col(AdminUnit.key), col(State.during).contains(day))
         )
-        .on_conflict_do_nothing()
-        .returning(AdminUnit.key)
+        .where(col(this) == key)
+        .order_by(col(State.search), col(AdminUnit.id))
     )
-    if key is None:
-        same = await session.scalar(
-            select(AdminUnit.id).where(AdminUnit.id == unit_id, AdminUnit.content_hash == content)
-        )
-        if same is None:
-            raise IdConflict
-        return await get_unit(session, unit_id), False
-    await session.execute(
-        _INSERT_STATES,
-        {
-            "key": key,
-            "name": given.name,
-            "type": given.type,
-            "parent": above.unit_key,
-            "valid_from": given.valid_from,
-            "valid_to": given.valid_to,
-        },
-    )
-    await session.execute(text("select place_villages(array[cast(:key as integer)])"), {"key": key})
-    return await get_unit(session, unit_id), True
-
-
-async def _village_to_change(
-    session: AsyncSession, caller: Caller, unit_id: UUID, expected: int
-) -> tuple[AdminUnit, AdminUnitRead]:
-    """Lock a village of the caller's own scope; 404 unknown, 403 elsewhere, 412 stale."""
-    unit = await session.scalar(select(AdminUnit).where(AdminUnit.id == unit_id).with_for_update())
-    read = await get_unit(session, unit_id)
-    if unit is None or unit.key is None:
-        raise NotFound
-    day = min(clock.today(), unit.valid_to or date.max)
-    where = await place(session, unit_id, max(day, unit.valid_from or date.min), set(Level))
-    if where.level is not Level.village or not caller.reach(Permission.villages_write).covers(
-        where
-    ):
-        raise InsufficientRole
-    check_version(read, expected)
-    return unit, read
-
-
-_RENAME = text("""
-    with standing as (
-        select during from admin_unit_state
-        where unit_key = :key
-        order by during @> cast(:today as date) desc, during desc limit 1
-    ), ended as (
-        update admin_unit_state s
-        set during = daterange(lower(s.during), cast(:today as date))
-        from standing
-        where s.unit_key = :key and s.during = standing.during
-          and s.during @> cast(:today as date) and lower(s.during) < cast(:today as date)
-        returning s.unit_key, old.during, s.parent_key
-    ), begun as (
-        insert into admin_unit_state (unit_key, during, name, type, parent_key)
-        select unit_key, daterange(cast(:today as date), upper(during)), :name, :type, parent_key
-        from ended
-        returning unit_key
-    )
-    update admin_unit_state s
-    set name = :name, type = :type
-    from standing
-    where s.unit_key = :key and s.during = standing.during and not exists (select from begun)
-""")
-_CLOSE = text("""
-    with gone as (
-        delete from admin_unit_state
-        where unit_key = :key and lower(during) > cast(:valid_to as date)
-        returning unit_key
-    )
-    update admin_unit_state s
-    set during = daterange(lower(s.during), cast(:valid_to as date), '[]')
-    where s.unit_key = :key and (select count(*) from gone) >= 0
-      and s.during = (
-          select during from admin_unit_state
-          where unit_key = :key
-            and coalesce(lower(during) <= cast(:valid_to as date), true)
-          order by during desc limit 1)
-""")
-_USED = text("""
-    select exists (select from team where unit_key = :key and deleted_at is null)
-        or exists (select from household where unit_key = :key and deleted_at is null)
-        or exists (select from support_event where unit_key = :key)
-""")
-
-
-async def update_village(
-    session: AsyncSession, caller: Caller, unit_id: UUID, expected: int, change: AdminUnitUpdate
-) -> AdminUnitRead:
-    """Rename a village from today on, place it on the map, or close it on a day."""
-    unit, read = await _village_to_change(session, caller, unit_id, expected)
-    values = changed_values(read, change, required={"name", "type"})
-    if not values:
-        return read
-    if {"name", "type"} & set(values):
-        wanted = {"name": read.name, "type": read.type} | values
-        await session.execute(
-            _RENAME,
-            {
-                "key": unit.key,
-                "today": clock.today(),
-                "name": wanted["name"],
-                "type": wanted["type"],
-            },
-        )
-    if "valid_to" in values:
-        last = values["valid_to"]
-        if last is not None and unit.valid_from is not None and last < unit.valid_from:
-            raise ValidationFailed(FieldError("/valid_to", "end_before_start"))
-        await session.execute(_CLOSE, {"key": unit.key, "valid_to": last})
-    for name in {"valid_to", "lat", "lon"} & set(values):
-        setattr(unit, name, values[name])
-    touch(unit)
-    await session.flush()
-    await session.execute(
-        text("select place_villages(array[cast(:key as integer)])"), {"key": unit.key}
-    )
-    return await get_unit(session, unit_id)
-
-
-async def delete_village(
-    session: AsyncSession, caller: Caller, unit_id: UUID, expected: int
-) -> None:
-    """Hide a village that was made by mistake; 409 while anything refers to it."""
-    unit, _ = await _village_to_change(session, caller, unit_id, expected)
-    if await session.scalar(_USED, {"key": unit.key}):
-        raise Conflict(FieldError("", "still_used"))
-    unit.deleted_at = clock.now()
-    touch(unit)
-    await session.flush()

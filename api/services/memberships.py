@@ -121,7 +121,6 @@ async def put_membership(
     _check_dates(team, given, "")
     values = _row(member_id, team, given)
     await session.execute(_END_BEFORE, values)
-    key = {"team_id": team_id, "member_id": member_id, "joined_on": given.joined_on}
     stay = await session.get(Membership, (team_id, member_id, given.joined_on))
     is_new = stay is None
     try:
@@ -135,7 +134,7 @@ async def put_membership(
             await session.flush()
     except IntegrityError as error:
         raise Conflict(FieldError("/joined_on", "overlapping")) from error
-    return MembershipRead(**key, role=given.role, left_on=given.left_on), is_new
+    return MembershipRead(team_id=team_id, **given.model_dump()), is_new
 
 
 async def leave(session: AsyncSession, caller: Caller, team_id: UUID, member_id: UUID) -> None:

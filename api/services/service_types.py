@@ -49,7 +49,7 @@ async def list_service_types(
         (ServiceType.status, query.status),
     ):
         if wanted:
-            statement = statement.where(col(column).in_(wanted))  # type: ignore[arg-type]
+            statement = statement.where(col(column).in_(wanted))
 
     def read(rows: Sequence[Row[Any]]) -> list[ServiceTypeRead]:
         return [_read(row.ServiceType) for row in rows]

@@ -74,7 +74,7 @@ def _filters(caller: Caller, query: SupportEventQuery) -> list[ColumnElement[boo
         (event.outcome, query.outcome),
     ):
         if wanted:
-            found.append(col(column).in_(wanted))  # type: ignore[arg-type]
+            found.append(col(column).in_(wanted))
     if query.household_id:  # which household it was is personal: a filter must not tell it
         readable = caller.reach(Permission.people_read).filter(event)
         if caller.has(Permission.own_people_read):
