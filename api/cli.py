@@ -79,31 +79,32 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _load_demo(settings: Settings, urls: embedded.Urls, **size: Any) -> None:
+    """Fill the empty database, with a progress bar."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.table import Table
 
     from api.auth.secrets import Secrets
-    from api.demo import PASSWORD, load_demo
+    from api.demo import load_demo
 
     columns = TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("demo", total=1.0)
 
         def progress(step: str, done: float) -> None:
             bar.update(task, description=step, completed=done)
 
         keys = Secrets(_secret(settings))
-        accounts = asyncio.run(
-            load_demo(urls.app, keys, owner_url=urls.owner, progress=progress, **size)
-        )
-    table = Table(title=f"Generated demo data. Every password is {PASSWORD}")
-    for heading in ("role", "username", "where"):
-        table.add_column(heading)
-    for account in accounts:
-        table.add_row(account.role, account.username, account.place)
-    console.print(table)
+        asyncio.run(load_demo(urls.app, keys, owner_url=urls.owner, progress=progress, **size))
+
+
+def _show_accounts(urls: embedded.Urls) -> None:
+    """Print the demo's accounts, one a role."""
+    from api.demo import PASSWORD, list_accounts
+
+    if accounts := asyncio.run(list_accounts(urls.app)):
+        typer.echo(f"Generated demo data; the password of each account is {PASSWORD}", err=True)
+        for account in accounts:
+            typer.echo(f"  {account.username:<24}{account.place}", err=True)
 
 
 @app.command()
@@ -129,6 +130,7 @@ def serve(
 
             if asyncio.run(is_empty(urls.app)):
                 _load_demo(settings, urls)
+            _show_accounts(urls)
         os.environ |= {
             "NOIDAI_PORT": str(port),
             "NOIDAI_APP_URL": urls.app,
@@ -216,16 +218,20 @@ def demo(
     events: Annotated[int, typer.Option(min=0, max=5_000_000)] = 60_000,
 ) -> None:
     """Fill an empty embedded database with generated data, at the scale of Lào Cai in 2023."""
+    from api.demo import DemoError, is_empty
+
     settings = _settings()
     if not settings.embedded:
         _stop("demo data goes into the embedded database only: unset NOIDAI_DATABASE_URL")
     with _database(settings) as urls:
         asyncio.run(db.migrate(urls.owner))
-        from api.demo import is_empty
-
         if not asyncio.run(is_empty(urls.app)):
             _stop("the database is not empty: give the demo its own NOIDAI_DATA_DIR")
-        _load_demo(settings, urls, province=province, teams=teams, events=events)
+        try:
+            _load_demo(settings, urls, province=province, teams=teams, events=events)
+        except DemoError as error:
+            _stop(str(error))
+        _show_accounts(urls)
 
 
 @app.command()

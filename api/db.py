@@ -7,6 +7,7 @@ into `noidai_app` before its first statement.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,15 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-async def ping(engine: AsyncEngine) -> None:
-    """Raise unless the database answers and carries the newest migration."""
+async def is_ready(engine: AsyncEngine) -> bool:
+    """Tell whether the database answers and carries the newest migration this release knows."""
     async with engine.connect() as connection:
-        await connection.execute(text("select version_num from alembic_version"))
+        return await connection.scalar(text("select version_num from alembic_version")) == _head()
+
+
+@cache
+def _head() -> str | None:
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 def alembic_config(connection: Connection | None = None) -> Config:

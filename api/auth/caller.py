@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -17,6 +18,18 @@ from api.models.role_grants import Role
 from api.pagination import Cursors
 
 NOWHERE = Reach()
+
+
+class Tree(NamedTuple):
+    """The tree of units as it stands on a day; its version changes with every change of it."""
+
+    version: UUID
+    day: date
+
+
+_KNOWN: dict[tuple[Tree, frozenset[int]], Reach] = {}
+"""Reaches already worked out: exact, since the tree's version is read with every request."""
+_MOST_KNOWN = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class Caller:
     member_id: UUID | None
     grants: tuple[Grant, ...]
     reaches: Mapping[Permission, Reach]
+    tree: Tree
     secrets: Secrets = field(repr=False)
     cursors: Cursors = field(repr=False)
 
@@ -62,9 +76,9 @@ class Caller:
 
 
 _PRINCIPAL = text("""
-    select p.kind, p.name, p.member_id,
+    select p.kind, p.name, p.member_id, tree.version as tree,
            set_config('noidai.principal', p.id::text, true)
-    from principal p where p.id = :id and p.disabled_at is null
+    from principal p, tree where p.id = :id and p.disabled_at is null
 """)
 _GRANTS = text("""
     select g.id, g.role, g.unit_id, g.unit_key, g.team_id, g.valid_from, g.valid_to,
@@ -107,14 +121,23 @@ async def load(
         )
         for row in rows
     )
-    reaches = await _reaches(session, grants, today)
+    tree = Tree(found.tree, today)
+    reaches = await _reaches(session, grants, tree)
     return Caller(
-        principal_id, found.kind, found.name, found.member_id, grants, reaches, secrets, cursors
+        principal_id,
+        found.kind,
+        found.name,
+        found.member_id,
+        grants,
+        reaches,
+        tree,
+        secrets,
+        cursors,
     )
 
 
 async def _reaches(
-    session: AsyncSession, grants: tuple[Grant, ...], today: date
+    session: AsyncSession, grants: tuple[Grant, ...], tree: Tree
 ) -> dict[Permission, Reach]:
     """Resolve, for each permission, the units and teams of all grants that carry it."""
     roots: dict[Permission, set[int]] = {}
@@ -132,7 +155,7 @@ async def _reaches(
                 Permission.people_read,
             }:
                 mine |= {grant.root} - {None}  # type: ignore[arg-type]
-    places = await resolve(session, {frozenset(keys) for keys in roots.values()}, today)
+    places = await resolve(session, {frozenset(keys) for keys in roots.values()}, tree)
     return {
         permission: replace(places[frozenset(keys)], teams=frozenset(teams.get(permission, ())))
         for permission, keys in roots.items()
@@ -140,17 +163,19 @@ async def _reaches(
 
 
 async def resolve(
-    session: AsyncSession, sets: Collection[frozenset[int]], today: date
+    session: AsyncSession, sets: Collection[frozenset[int]], tree: Tree
 ) -> dict[frozenset[int], Reach]:
-    """Return the reach of each set of units, as the tree stands today, in one statement."""
-    ordered = [keys for keys in sets if keys]
-    parameters = {"sets": json.dumps([sorted(keys) for keys in ordered]), "today": today}
-    rows = await session.execute(_REACHES, parameters) if ordered else ()
-    found = {
-        keys: Reach(frozenset(row.provinces), frozenset(row.communes), frozenset(row.units))
-        for keys, row in zip(ordered, rows, strict=True)
-    }
-    return {keys: found.get(keys, NOWHERE) for keys in sets}
+    """Return the reach of each set of units: at most one statement, none while the tree stands."""
+    ordered = [keys for keys in sets if keys and (tree, keys) not in _KNOWN]
+    if ordered:
+        parameters = {"sets": json.dumps([sorted(keys) for keys in ordered]), "today": tree.day}
+        if len(_KNOWN) > _MOST_KNOWN:
+            _KNOWN.clear()
+        for keys, row in zip(ordered, await session.execute(_REACHES, parameters), strict=True):
+            _KNOWN[tree, keys] = Reach(
+                frozenset(row.provinces), frozenset(row.communes), frozenset(row.units)
+            )
+    return {keys: _KNOWN[tree, keys] if keys else NOWHERE for keys in sets}
 
 
 async def enter(session: AsyncSession, caller: Caller, permission: Permission) -> None:

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request
 
-from api.db import ping
+from api.db import is_ready
+from api.errors import Unavailable
 from api.models.health import Health
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -17,5 +18,6 @@ async def get_liveness() -> Health:
 @router.get("/ready", operation_id="get_readiness")
 async def get_readiness(request: Request) -> Health:
     """Answer 200 once the database answers and is migrated, else 503."""
-    await ping(request.app.state.engine)
+    if not await is_ready(request.app.state.engine):
+        raise Unavailable
     return Health(status="ok")

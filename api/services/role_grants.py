@@ -49,7 +49,7 @@ async def _grantors(
     if not able:
         raise InsufficientRole(FieldError("/role", "role_not_grantable"))
     roots = {g.id: frozenset({g.root} if g.root else ()) for g in able}
-    reaches = await callers.resolve(session, set(roots.values()), clock.today())
+    reaches = await callers.resolve(session, set(roots.values()), caller.tree)
     return [g for g in able if reaches[roots[g.id]].covers(where)]
 
 

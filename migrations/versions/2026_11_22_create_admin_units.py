@@ -97,6 +97,20 @@ create table placement (
 );
 create index on placement (ancestor_key, level);
 
+-- Whatever is worked out from the tree is kept under its version, and forgotten when it changes.
+create table tree (version uuid not null);
+insert into tree values (gen_random_uuid());
+create function renew_tree() returns trigger language plpgsql as $$
+begin
+    update tree set version = gen_random_uuid();
+    return null;
+end $$;
+create trigger renew_tree after insert or update or delete on admin_unit_state
+    for each statement execute function renew_tree();
+create trigger renew_tree after insert or update or delete on placement
+    for each statement execute function renew_tree();
+
+grant select, update on tree to noidai_app;
 grant select, insert, update on admin_unit to noidai_app;
 grant select, insert, update, delete on admin_unit_state, placement to noidai_app;
 grant select on unit_succession, unit_became to noidai_app;

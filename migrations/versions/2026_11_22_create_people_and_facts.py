@@ -245,6 +245,7 @@ grant select, insert, update on principal, signing_key, service_type, indicator,
     member, household, support_event to noidai_app;
 grant select, insert, update, delete on membership, external_id to noidai_app;
 grant select, insert on external_system to noidai_app;
+grant select on alembic_version to noidai_app;
 """
 
 TEAM = PLACED | {"id": "teams"}
