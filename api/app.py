@@ -21,7 +21,7 @@ from api.routers import (
     members,
     memberships,
     oauth,
-    # observations,
+    observations,
     role_grants,
     service_types,
     sessions,
@@ -46,7 +46,7 @@ NOUNS = (
     households,
     support_events,
     batch,
-    # observations,
+    observations,
 )
 
 

@@ -1,5 +1,6 @@
 """From a refusal to its answer: `application/problem+json` (RFC 9457), Vietnamese or English."""
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -89,6 +90,17 @@ _PYDANTIC = {
     "literal_error": "enum",
 }
 """Pydantic's error types that the catalogue knows by another code."""
+_JSON_TYPES = {
+    "bool": "boolean",
+    "dict": "object",
+    "float": "number",
+    "int": "integer",
+    "list": "array",
+    "model": "object",
+}
+_WRONG_TYPE = re.compile(r"_(type|parsing|from_float)$")
+MOST_FAULTS = 50
+"""Faults that one answer names: whoever sends thousands learns nothing from more."""
 
 
 def from_validation(failures: Sequence[Any]) -> Refusal:
@@ -97,7 +109,7 @@ def from_validation(failures: Sequence[Any]) -> Refusal:
     `failures` are Pydantic's errors, the first step of `loc` saying where: body, query, path.
     """
     found = []
-    for error in failures:
+    for error in failures[:MOST_FAULTS]:
         where, *path = error["loc"]
         kind = str(error["type"])
         if kind == "json_invalid":
@@ -106,8 +118,9 @@ def from_validation(failures: Sequence[Any]) -> Refusal:
             return errors.NotFound()
         params = {k: v for k, v in error.get("ctx", {}).items() if isinstance(v, (str, int, float))}
         code = _PYDANTIC.get(kind, kind)
-        if kind.endswith("_type") and code == kind:
-            code, params = "wrong_type", {"expected": kind.removesuffix("_type")}
+        if _WRONG_TYPE.search(code):
+            expected = kind.partition("_")[0]
+            code, params = "wrong_type", {"expected": _JSON_TYPES.get(expected, expected)}
         if where != "body" and code == "extra_forbidden":
             code = "unknown_parameter"
         if code not in catalogue()["field"]:
@@ -118,8 +131,14 @@ def from_validation(failures: Sequence[Any]) -> Refusal:
 
 
 def pointer_of(path: Sequence[Any]) -> str:
-    """Return a JSON pointer (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    """Return a JSON pointer (RFC 6901); what a client made up is cut short and made printable."""
+    return "".join(
+        "/" + _printable(str(part)[:100]).replace("~", "~0").replace("/", "~1") for part in path
+    )
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "replace").decode()
 
 
 _BY_STATUS: Mapping[int, type[Refusal]] = {

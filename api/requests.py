@@ -2,18 +2,30 @@
 
 import logging
 import re
+from collections import Counter
+from typing import Any, get_args, get_origin
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import ids
-from api.errors import FieldError, Internal, Refusal, ValidationFailed
+from api.errors import (
+    FieldError,
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    Refusal,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
 from api.problems import (
     MEDIA_TYPE,
     body_of,
@@ -21,10 +33,12 @@ from api.problems import (
     from_status,
     from_validation,
     language_of,
+    pointer_of,
 )
 
 log = logging.getLogger("noidai")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -62,6 +76,9 @@ class Trace:
                 headers.setdefault("cache-control", "private, no-cache")
             await send(message)
 
+        if _CONTROL.search(scope["path"]):  # no path has one, and not every handler bears one
+            await answer(Request(scope), NotFound())(scope, receive, send_with_headers)
+            return
         try:
             await self.app(scope, receive, send_with_headers)
         except Exception:
@@ -72,17 +89,52 @@ class Trace:
 
 
 def strict_query(request: Request) -> None:
-    """Refuse query parameters where an operation has none: a typo is never ignored.
+    """Refuse unknown query parameters, and repeats of one that takes a single value.
 
-    Operations that have some declare them as one model, which refuses unknown ones itself.
+    A typo is never ignored. Operations that have parameters declare them as one model, which
+    refuses unknown ones itself.
     """
     route = request.scope.get("route")
-    if not isinstance(route, APIRoute) or route.dependant.query_params:
+    if not isinstance(route, APIRoute) or not request.query_params:
         return
-    if unknown := sorted(set(request.query_params)):
+    sent = Counter(name for name, _ in request.query_params.multi_items())
+    wrong = sorted(name for name, times in sent.items() if times > 1)
+    code = "duplicate"
+    if not route.dependant.query_params:
+        wrong, code = sorted(sent), "unknown_parameter"
+    elif wrong:
+        lists = _lists(route)
+        wrong = [name for name in wrong if name not in lists]
+    if wrong:
         raise ValidationFailed(
-            *(FieldError(f"/query/{name[:100]}", "unknown_parameter") for name in unknown[:20])
+            *(FieldError(pointer_of(["query", name]), code) for name in wrong[:20])
         )
+
+
+def _lists(route: APIRoute) -> set[str]:
+    """Return the query parameters that may be repeated."""
+    fields: dict[str, Any] = {}
+    for parameter in route.dependant.query_params:
+        kind: Any = parameter.field_info.annotation
+        is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+        fields |= kind.model_fields if is_model else {parameter.name: parameter.field_info}
+    return {
+        field.alias or name
+        for name, field in fields.items()
+        if any(get_origin(k) is list for k in (field.annotation, *get_args(field.annotation)))
+    }
+
+
+def _allowed(request: Request) -> str:
+    """Return every method of a path, for `Allow`; the framework tells those of one route only."""
+    return ", ".join(
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    )
 
 
 def answer(request: Request, refusal: Refusal) -> Response:
@@ -102,11 +154,16 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, failure: RequestValidationError) -> Response:
+        if isinstance(failure.body, bytes):  # left as it came: not of a media type that is read
+            return answer(request, UnsupportedMediaType())
         return answer(request, from_validation(failure.errors()))
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, failure: HTTPException) -> Response:
-        return answer(request, from_status(failure.status_code, failure.headers))
+        headers = dict(failure.headers or {})
+        if failure.status_code == MethodNotAllowed.status:
+            headers["Allow"] = _allowed(request)
+        return answer(request, from_status(failure.status_code, headers))
 
     @app.exception_handler(SQLAlchemyError)
     @app.exception_handler(OSError)

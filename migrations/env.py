@@ -7,7 +7,7 @@ is not a way in, since the roles must exist before.
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, String, text
 
 from api.models import metadata
 
@@ -24,6 +24,15 @@ def include_object(item: Any, name: str | None, kind: str, _reflected: bool, _ot
     return kind not in {"index", "unique_constraint"}
 
 
+def compare_type(_context: Any, _column: Any, _meta: Any, there: Any, here: Any) -> bool | None:
+    """Take every kind of text for the same: limits are checked on the way in."""
+    return (
+        False
+        if isinstance(there, String) and isinstance(getattr(here, "impl", here), String)
+        else None
+    )
+
+
 def migrate(connection: Connection) -> None:
     """Run the migrations on a connection whose transaction the caller began and commits."""
     connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
@@ -33,7 +42,7 @@ def migrate(connection: Connection) -> None:
         connection=connection,
         target_metadata=metadata,
         include_object=include_object,
-        compare_type=True,
+        compare_type=compare_type,
     )
     with context.begin_transaction():
         context.run_migrations()

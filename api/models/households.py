@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from api.models.base import Placed, Record
+from api.models.external_ids import ExternalIdsPatch
 from api.models.pages import Page
 from api.models.types import (
     Creation,
@@ -44,6 +45,16 @@ class Consent(Input):
     withdrawn_at: Moment | None = None
 
 
+class ConsentUpdate(Input):
+    """What changed in the legal basis, e.g. its withdrawal; the rest of it stays."""
+
+    basis: LegalBasis | None = None
+    notice_version: Name | None = None
+    method: Name | None = None
+    given_at: Moment | None = None
+    withdrawn_at: Moment | None = None
+
+
 PeopleCount = Annotated[int, Bound(ge=1, le=100, strict=True)]
 
 
@@ -68,11 +79,15 @@ class Household(Record, Placed, HouseholdFields, table=True):
     )
 
 
-class HouseholdCreate(HouseholdFields, Creation):
-    """A household to register in a village that stands today."""
+class HouseholdPut(HouseholdFields, Input):
+    """A household under an external id: registered, or changed in the fields that are given."""
 
     unit_id: UUID
     consent: Consent | None = None
+
+
+class HouseholdCreate(HouseholdPut, Creation):
+    """A household to register in a village that stands today."""
 
 
 class HouseholdUpdate(Input):
@@ -85,8 +100,8 @@ class HouseholdUpdate(Input):
     people_count: PeopleCount | None = None
     is_business: Flag | None = None
     business_name: Name | None = None
-    consent: Consent | None = None
-    external_ids: ExternalIds | None = None
+    consent: ConsentUpdate | None = None
+    external_ids: ExternalIdsPatch | None = None
 
 
 class ConsentRead(SQLModel):

@@ -6,10 +6,12 @@ from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field as Bound
+from sqlalchemy import ForeignKey
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from api.models.base import Placed, Record
+from api.models.external_ids import ExternalIdsPatch
 from api.models.pages import Page
 from api.models.types import (
     Creation,
@@ -74,7 +76,10 @@ class Membership(Placed, MembershipFields, table=True):
     """A stay of one member in one team, placed where the team is."""
 
     team_id: UUID = Field(foreign_key="team.id", primary_key=True)
-    member_id: UUID = Field(foreign_key="member.id", primary_key=True)
+    member_id: UUID = Field(
+        primary_key=True,
+        sa_column_args=[ForeignKey("member.id", deferrable=True, initially="DEFERRED")],
+    )
     joined_on: date = Field(primary_key=True)
 
 
@@ -97,10 +102,14 @@ class MembershipRead(SQLModel):
     left_on: date | None
 
 
-class MemberCreate(MemberFields, Creation):
-    """A person who joins at least one team."""
+class MemberPut(MemberFields, Input):
+    """A person under an external id: created, or changed in the fields and stays that are given."""
 
     memberships: list[MembershipCreate] = Field(min_length=1, max_length=20)
+
+
+class MemberCreate(MemberPut, Creation):
+    """A person who joins at least one team."""
 
 
 class MemberUpdate(Input):
@@ -113,7 +122,13 @@ class MemberUpdate(Input):
     occupation: Name | None = None
     is_youth_union_member: Flag | None = None
     trained_on: Day | None = None
-    external_ids: ExternalIds | None = None
+    external_ids: ExternalIdsPatch | None = None
+
+
+class MemberRewrite(MemberUpdate):
+    """What an upsert changes: the fields, and the stays that it names."""
+
+    memberships: list[MembershipCreate] = Field(max_length=20)
 
 
 class MemberRead(Output):

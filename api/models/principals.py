@@ -4,12 +4,12 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, StringConstraints
 from pydantic import Field as Bound
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from api.models.types import Creation, Flag, Input, Level, Name, Output, text_enum
+from api.models.types import Creation, Flag, Input, Level, Name, Output, clean, text_enum
 
 
 class PrincipalKind(StrEnum):
@@ -61,8 +61,8 @@ Username = Annotated[
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._@\-]*$",
     ),
 ]
-Password = Annotated[str, Bound(min_length=8, max_length=256)]
-GivenSecret = Annotated[str, Bound(min_length=1, max_length=256)]
+Password = Annotated[str, Bound(min_length=8, max_length=256), AfterValidator(clean)]
+GivenSecret = Annotated[str, Bound(min_length=1, max_length=256), AfterValidator(clean)]
 
 
 class UserCreate(Creation):

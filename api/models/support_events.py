@@ -5,19 +5,22 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, StringConstraints
+from pydantic import AfterValidator, AwareDatetime
 from pydantic import Field as Bound
-from sqlalchemy import ARRAY, Column, Computed, Date, Uuid
-from sqlalchemy.dialects.postgresql import JSONB
+from pydantic_core import PydanticCustomError
+from sqlalchemy import Column, Computed, Date, Uuid
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from api.models.base import Placed, Record
+from api.models.external_ids import ExternalIdsPatch
 from api.models.members import Gender
 from api.models.pages import Page
 from api.models.service_types import ServiceCode
 from api.models.types import (
     Creation,
     ExternalIds,
+    Identifier,
     Input,
     Latitude,
     Longitude,
@@ -126,12 +129,17 @@ class Beneficiary(Input):
 
     age_band: AgeBand | None = None
     gender: Gender | None = None
-    identifier: (
-        Annotated[str, StringConstraints(strip_whitespace=True, min_length=4, max_length=64)] | None
-    ) = Field(default=None, description="Write-only")
+    identifier: Identifier | None = Field(default=None, description="Write-only")
 
 
-MemberIds = Annotated[list[UUID], Bound(max_length=20)]
+def _distinct(members: list[UUID]) -> list[UUID]:
+    for index, member in enumerate(members):
+        if member in members[:index]:
+            raise PydanticCustomError("duplicate", "given twice")
+    return members
+
+
+MemberIds = Annotated[list[UUID], Bound(max_length=20), AfterValidator(_distinct)]
 
 
 class SupportEventCreate(SupportEventFields, Creation):
@@ -158,7 +166,7 @@ class SupportEventUpdate(Input):
     lat: Latitude | None = None
     lon: Longitude | None = None
     note: Paragraph | None = None
-    external_ids: ExternalIds | None = None
+    external_ids: ExternalIdsPatch | None = None
 
 
 class BeneficiaryRead(SQLModel):

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from api.models.base import Placed, Record
+from api.models.external_ids import ExternalIdsPatch
 from api.models.pages import Page
 from api.models.types import (
     Creation,
@@ -64,10 +65,14 @@ class Team(Record, Placed, TeamFields, table=True):
     )
 
 
-class TeamCreate(TeamFields, Creation):
-    """A team to found in a village or a commune that stood on the day."""
+class TeamPut(TeamFields, Input):
+    """A team under an external id: founded, or changed in the fields that are given."""
 
     unit_id: UUID
+
+
+class TeamCreate(TeamPut, Creation):
+    """A team to found in a village or a commune that stood on the day."""
 
 
 class TeamUpdate(Input):
@@ -81,7 +86,7 @@ class TeamUpdate(Input):
     establishing_body: EstablishingBody | None = None
     zalo_group_url: WebUrl | None = None
     dissolved_on: Day | None = None
-    external_ids: ExternalIds | None = None
+    external_ids: ExternalIdsPatch | None = None
 
 
 class TeamRead(Output):

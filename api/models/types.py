@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
@@ -24,8 +24,9 @@ LATEST = date(2200, 12, 31)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-def _clean(value: str) -> str:
-    """Normalise to NFC; refuse control characters, NUL among them (line breaks may stay)."""
+def clean(value: str) -> str:
+    """Normalise to NFC; refuse control characters, NUL among them (line breaks may stay, as LF)."""
+    value = value.replace("\r\n", "\n")
     if any(unicodedata.category(c) in {"Cc", "Cs"} and c not in "\n\t" for c in value):
         raise PydanticCustomError("control_character", "control character")
     return unicodedata.normalize("NFC", value)
@@ -45,21 +46,27 @@ def _written_as_time(value: Any) -> Any:
     raise PydanticCustomError("datetime_invalid", "not RFC 3339")
 
 
-def _in_range(value: date) -> date:
+def _in_range[T: date](value: T) -> T:
     day = value.date() if isinstance(value, datetime) else value
     if not EARLIEST <= day <= LATEST:
         raise PydanticCustomError("date_out_of_range", "absurd date")
     return value
 
 
-def _text(max_length: int) -> tuple[StringConstraints, AfterValidator]:
-    constraints = StringConstraints(strip_whitespace=True, min_length=1, max_length=max_length)
-    return constraints, AfterValidator(_clean)
+def _in_utc(value: datetime) -> datetime:
+    """Forget the offset: the same moment is the same content."""
+    return value.astimezone(UTC)
+
+
+def _text(longest: int, shortest: int = 1) -> tuple[StringConstraints, AfterValidator]:
+    constraints = StringConstraints(strip_whitespace=True, min_length=shortest, max_length=longest)
+    return constraints, AfterValidator(clean)
 
 
 Name = Annotated[str, *_text(200)]
 Line = Annotated[str, *_text(500)]
 Paragraph = Annotated[str, *_text(2000)]
+Identifier = Annotated[str, *_text(64, 4)]
 ShortCode = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=40, pattern=r"^[A-Za-z0-9_.\-]+$")
 ]
@@ -67,13 +74,21 @@ SystemName = Annotated[
     str, StringConstraints(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
 ]
 ExternalId = Annotated[str, *_text(200)]
+QualifiedId = Annotated[
+    str, StringConstraints(pattern=r"^[^:]+:.+$", max_length=250), AfterValidator(clean)
+]
 ExternalIds = Annotated[dict[SystemName, ExternalId], Field(max_length=10)]
 Phone = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^\+84[0-9]{9,10}$")]
 WebUrl = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=500, pattern=r"^https://[^\s]+$")
 ]
 Day = Annotated[date, BeforeValidator(_written_as_date), AfterValidator(_in_range)]
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_as_time), AfterValidator(_in_range)]
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_as_time),
+    AfterValidator(_in_range),
+    AfterValidator(_in_utc),
+]
 Quantity = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Latitude = Annotated[float, Field(ge=-90, le=90, strict=True, allow_inf_nan=False)]
@@ -137,8 +152,8 @@ class RecordQuery(PageQuery):
     unit_id: list[UUID] = Field(
         default_factory=list, max_length=100, description="The whole subtree as it stands today"
     )
-    external_id: list[Annotated[str, StringConstraints(pattern=r"^[^:]+:.+$", max_length=250)]] = (
-        Field(default_factory=list, max_length=100, description="`system:id`")
+    external_id: list[QualifiedId] = Field(
+        default_factory=list, max_length=100, description="`system:id`"
     )
 
 

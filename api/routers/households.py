@@ -9,12 +9,14 @@ from api.auth.dependencies import HouseholdReader, HouseholdWriter, Session
 from api.models.households import (
     HouseholdCreate,
     HouseholdPage,
+    HouseholdPut,
     HouseholdQuery,
     HouseholdRead,
     HouseholdUpdate,
 )
 from api.routers.answers import IfMatch, created, paged, tagged
-from api.services import households
+from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
+from api.services import households, upserts
 
 router = APIRouter(prefix="/households", tags=["households"])
 
@@ -71,3 +73,31 @@ async def delete_household(
 ) -> None:
     """Hide a household that was entered by mistake."""
     await households.delete_household(session, caller, household_id, if_match)
+
+
+@router.post("/{household_id}:undelete", operation_id="undelete_household")
+async def undelete_household(
+    session: Session,
+    caller: HouseholdWriter,
+    household_id: UUID,
+    if_match: IfMatch,
+    response: Response,
+) -> HouseholdRead:
+    """Bring back a household that was deleted."""
+    return tagged(
+        response, await households.undelete_household(session, caller, household_id, if_match)
+    )
+
+
+@router.put(BY_EXTERNAL_ID, operation_id="put_household_by_external_id")
+async def put_household(
+    session: Session,
+    caller: HouseholdWriter,
+    name: ExternalName,
+    body: HouseholdPut,
+    request: Request,
+    response: Response,
+) -> HouseholdRead:
+    """Create the household of an external id (201), or change what is given (200)."""
+    outcome = await upserts.put(session, caller, upserts.HOUSEHOLDS, name, body)
+    return upserted(request, response, outcome)

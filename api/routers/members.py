@@ -6,9 +6,17 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 
 from api.auth.dependencies import MemberReader, MemberWriter, Session
-from api.models.members import MemberCreate, MemberPage, MemberQuery, MemberRead, MemberUpdate
+from api.models.members import (
+    MemberCreate,
+    MemberPage,
+    MemberPut,
+    MemberQuery,
+    MemberRead,
+    MemberUpdate,
+)
 from api.routers.answers import IfMatch, created, paged, tagged
-from api.services import members
+from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
+from api.services import members, upserts
 
 router = APIRouter(prefix="/members", tags=["members"])
 
@@ -65,3 +73,25 @@ async def delete_member(
 ) -> None:
     """Hide a member that was entered by mistake."""
     await members.delete_member(session, caller, member_id, if_match)
+
+
+@router.post("/{member_id}:undelete", operation_id="undelete_member")
+async def undelete_member(
+    session: Session, caller: MemberWriter, member_id: UUID, if_match: IfMatch, response: Response
+) -> MemberRead:
+    """Bring back a member that was deleted."""
+    return tagged(response, await members.undelete_member(session, caller, member_id, if_match))
+
+
+@router.put(BY_EXTERNAL_ID, operation_id="put_member_by_external_id")
+async def put_member(
+    session: Session,
+    caller: MemberWriter,
+    name: ExternalName,
+    body: MemberPut,
+    request: Request,
+    response: Response,
+) -> MemberRead:
+    """Create the member of an external id (201), or change what is given (200)."""
+    outcome = await upserts.put(session, caller, upserts.MEMBERS, name, body)
+    return upserted(request, response, outcome)

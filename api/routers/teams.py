@@ -6,9 +6,10 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 
 from api.auth.dependencies import Session, TeamLinkWriter, TeamReader, TeamWriter
-from api.models.teams import TeamCreate, TeamPage, TeamQuery, TeamRead, TeamUpdate
+from api.models.teams import TeamCreate, TeamPage, TeamPut, TeamQuery, TeamRead, TeamUpdate
 from api.routers.answers import IfMatch, created, paged, tagged
-from api.services import teams
+from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
+from api.services import teams, upserts
 
 router = APIRouter(prefix="/teams", tags=["teams"])
 
@@ -60,3 +61,25 @@ async def delete_team(
 ) -> None:
     """Hide a team that was entered by mistake."""
     await teams.delete_team(session, caller, team_id, if_match)
+
+
+@router.post("/{team_id}:undelete", operation_id="undelete_team")
+async def undelete_team(
+    session: Session, caller: TeamWriter, team_id: UUID, if_match: IfMatch, response: Response
+) -> TeamRead:
+    """Bring back a team that was deleted."""
+    return tagged(response, await teams.undelete_team(session, caller, team_id, if_match))
+
+
+@router.put(BY_EXTERNAL_ID, operation_id="put_team_by_external_id")
+async def put_team(
+    session: Session,
+    caller: TeamWriter,
+    name: ExternalName,
+    body: TeamPut,
+    request: Request,
+    response: Response,
+) -> TeamRead:
+    """Create the team of an external id (201), or change what is given (200)."""
+    outcome = await upserts.put(session, caller, upserts.TEAMS, name, body)
+    return upserted(request, response, outcome)

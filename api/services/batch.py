@@ -5,17 +5,21 @@ one set (`event_intake`). Items run in the order of what they refer to.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
+from api import clock
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
+from api.auth.scope import visible
 from api.errors import (
     Deferred,
     FieldError,
@@ -24,8 +28,10 @@ from api.errors import (
     PreconditionFailed,
     PreconditionRequired,
     Refusal,
+    Unavailable,
     ValidationFailed,
 )
+from api.models.base import Record
 from api.models.batch import (
     BatchCreate,
     BatchItem,
@@ -35,12 +41,12 @@ from api.models.batch import (
     FieldConflict,
     Operation,
 )
-from api.models.households import HouseholdCreate, HouseholdUpdate
-from api.models.members import MemberCreate, MemberUpdate
-from api.models.support_events import SupportEventCreate, SupportEventUpdate
-from api.models.teams import TeamCreate, TeamUpdate
+from api.models.households import Household, HouseholdCreate, HouseholdUpdate
+from api.models.members import Member, MemberCreate, MemberUpdate
+from api.models.support_events import SupportEvent, SupportEventCreate, SupportEventUpdate
+from api.models.teams import Team, TeamCreate, TeamUpdate
 from api.models.types import Creation, Input, Output
-from api.problems import body_of, from_database, from_validation
+from api.problems import body_of, from_database, from_validation, pointer_of
 from api.services import households, members, support_events, teams
 from api.services.writing import ANY_VERSION
 
@@ -50,9 +56,12 @@ ORDER_DONE = ("teams", "members", "households", "support_events")
 
 @dataclass(frozen=True)
 class Noun:
-    """How the items of one resource are written."""
+    """How the items of one resource are written, and what each of it needs."""
 
-    permission: Permission
+    table: type[Record]
+    reading: Permission
+    writing: Permission
+    changing: Permission
     creation: type[Creation]
     change: type[Input]
     create: Callable[..., Awaitable[tuple[Output, bool]]]
@@ -62,6 +71,9 @@ class Noun:
 
 NOUNS = {
     "teams": Noun(
+        Team,
+        Permission.teams_read,
+        Permission.teams_write,
         Permission.team_link_write,
         TeamCreate,
         TeamUpdate,
@@ -70,6 +82,9 @@ NOUNS = {
         teams.delete_team,
     ),
     "members": Noun(
+        Member,
+        Permission.members_read,
+        Permission.members_write,
         Permission.members_write,
         MemberCreate,
         MemberUpdate,
@@ -78,6 +93,9 @@ NOUNS = {
         members.delete_member,
     ),
     "households": Noun(
+        Household,
+        Permission.households_read,
+        Permission.households_write,
         Permission.households_write,
         HouseholdCreate,
         HouseholdUpdate,
@@ -86,6 +104,9 @@ NOUNS = {
         households.delete_household,
     ),
     "support_events": Noun(
+        SupportEvent,
+        Permission.events_read,
+        Permission.events_write,
         Permission.events_write,
         SupportEventCreate,
         SupportEventUpdate,
@@ -97,54 +118,91 @@ NOUNS = {
 
 type Key = tuple[str, int]
 type Done = tuple[BatchOutcome, int | None] | Refusal
+ATTEMPTS = 3
+"""Times that a batch is tried when another one and it wait for each other."""
 
 
 class Batch:
-    """One batch on its way through: what was done, and which ids failed."""
+    """One batch on its way through: what was done, and which ids could not be created."""
 
     def __init__(self, session: AsyncSession, caller: Caller, sent: BatchCreate) -> None:
         """Start with nothing done."""
         self.session, self.caller, self.sent = session, caller, sent
+        self.begun = clock.now()
         self.done: dict[Key, Done] = {}
-        self.failed: set[UUID] = set()
+        self.lacking: set[UUID] = set()
 
     def settle(self, key: Key, item: BatchItem, outcome: Done) -> None:
         """Keep an item's outcome."""
         self.done[key] = outcome
-        if isinstance(outcome, Refusal):
-            self.failed.add(item.id)
+        if isinstance(outcome, Refusal) and item.op is Operation.create:
+            self.lacking.add(item.id)
+        else:
+            self.lacking.discard(item.id)
 
     async def run(self) -> None:
-        """Do every item, in the order of what they refer to."""
+        """Do every item, in the order of what they refer to.
+
+        Those of one resource run in the order of their ids, so that batches which overlap do not
+        wait for each other in a circle; those of one id in the order sent.
+        """
         for resource in ORDER_DONE:
-            events: list[tuple[Key, BatchItem, SupportEventCreate]] = []
-            for index, item in enumerate(getattr(self.sent, resource)):
-                key = (resource, index)
-                try:
-                    body = self._read(resource, item)
-                    if isinstance(body, SupportEventCreate):
-                        events.append((key, item, body))
-                        continue
-                    async with self.session.begin_nested():
-                        outcome = await self._write(NOUNS[resource], item, body)
-                except Refusal as refusal:
-                    outcome = refusal
-                except DBAPIError as failure:
-                    outcome = from_database(failure)
-                self.settle(key, item, outcome)
-            if events:
-                await self._insert(events)
+            items = list(enumerate(getattr(self.sent, resource)))
+            if resource == "support_events":
+                creations = [(n, item) for n, item in items if item.op is Operation.create]
+                await self._record(creations)
+                items = [(n, item) for n, item in items if item.op is not Operation.create]
+            for index, item in sorted(items, key=lambda pair: pair[1].id):
+                self.settle((resource, index), item, await self._do(resource, item))
+
+    async def _do(self, resource: str, item: BatchItem) -> Done:
+        """Do one item under a savepoint of its own."""
+        try:
+            body = self._read(resource, item)
+            async with self.session.begin_nested():
+                return await self._write(NOUNS[resource], item, body)
+        except Refusal as refusal:
+            return refusal
+        except DBAPIError as failure:
+            refusal = from_database(failure)
+            if refusal.status >= Unavailable.status:
+                raise
+            return refusal
+
+    async def _record(self, items: Sequence[tuple[int, BatchItem]]) -> None:
+        """Insert the new events as one set."""
+        bodies: dict[int, SupportEventCreate] = {}
+        for index, item in items:
+            try:
+                body = self._read("support_events", item)
+            except Refusal as refusal:
+                self.settle(("support_events", index), item, refusal)
+            else:
+                bodies[index] = cast("SupportEventCreate", body)
+        if not bodies:
+            return
+        outcomes = await support_events.create_events(
+            self.session, self.caller, list(bodies.values())
+        )
+        by_index = dict(zip(bodies, outcomes, strict=True))
+        for index, item in items:
+            if outcome := by_index.get(index):
+                done = outcome if isinstance(outcome, Refusal) else _made(*outcome)
+                self.settle(("support_events", index), item, done)
 
     def _read(self, resource: str, item: BatchItem) -> Input | None:
-        """Validate an item; refuse one whose references failed in this batch."""
+        """Validate an item; refuse one whose references could not be created in this batch."""
         noun = NOUNS[resource]
-        if not self.caller.has(noun.permission):
+        updates = item.op is Operation.update
+        if not self.caller.has(noun.changing if updates else noun.writing):
             raise InsufficientRole
-        if self.failed & _references(item.data):
+        creates = item.op is Operation.create
+        if self.lacking & (_references(item.data) | (set() if creates else {item.id})):
             raise Deferred
         if item.op is Operation.delete:
             return None
-        creates = item.op is Operation.create
+        if creates and item.data.get("id", str(item.id)) != str(item.id):
+            raise ValidationFailed(FieldError("/id", "not_as_in_item"))
         try:
             if creates:
                 return noun.creation.model_validate({**item.data, "id": item.id})
@@ -153,26 +211,38 @@ class Batch:
             located = [{**e, "loc": ("body", *e["loc"])} for e in error.errors()]
             raise from_validation(located) from error
 
-    async def _insert(self, events: list[tuple[Key, BatchItem, SupportEventCreate]]) -> None:
-        """Insert the new events as one set."""
-        bodies = [body for _, _, body in events]
-        outcomes = await support_events.create_events(self.session, self.caller, bodies)
-        for (key, item, _), outcome in zip(events, outcomes, strict=True):
-            self.settle(key, item, outcome if isinstance(outcome, Refusal) else _made(*outcome))
-
     async def _write(self, noun: Noun, item: BatchItem, body: Input | None) -> Done:
         """Create, change or delete one row."""
         if isinstance(body, Creation):
             return _made(*await noun.create(self.session, self.caller, body))
         expected = _version(item.if_match)
         if body is None:
-            if noun.delete is None:
-                raise MethodNotAllowed
-            await noun.delete(self.session, self.caller, item.id, expected)
-            return BatchOutcome.deleted, None
-        resource = await noun.update(self.session, self.caller, item.id, expected, body)
-        same = resource.version == expected
+            return await self._delete(noun, item.id, expected)
+        try:
+            resource = await noun.update(self.session, self.caller, item.id, expected, body)
+        except PreconditionFailed as stale:
+            present: Output = stale.members["current"]
+            conflicts = _conflicts(body, present)
+            if conflicts:
+                stale.members["conflicts"] = conflicts
+                raise
+            return BatchOutcome.unchanged, present.version  # sent again, or what others did too
+        same = resource.version == expected or resource.updated_at < self.begun
         return BatchOutcome.unchanged if same else BatchOutcome.updated, resource.version
+
+    async def _delete(self, noun: Noun, row_id: UUID, expected: int) -> Done:
+        """Delete one row; one that is gone already stays so."""
+        if noun.delete is None:
+            raise MethodNotAllowed
+        gone = (
+            visible(noun.table, self.caller, noun.reading, hidden=True)
+            .with_only_columns(col(noun.table.version))
+            .where(col(noun.table.id) == row_id, col(noun.table.deleted_at).is_not(None))
+        )
+        if await self.session.scalar(gone):
+            return BatchOutcome.unchanged, None
+        await noun.delete(self.session, self.caller, row_id, expected)
+        return BatchOutcome.deleted, None
 
 
 def _made(resource: Output, is_new: bool) -> tuple[BatchOutcome, int]:
@@ -188,10 +258,8 @@ def _references(data: dict[str, Any]) -> set[UUID]:
     found = [value.get("team_id") if isinstance(value, dict) else value for value in found]
     ids = set()
     for value in found:
-        try:
-            ids.add(UUID(str(value)))
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            ids |= {UUID(value)} if isinstance(value, str) else set()
     return ids
 
 
@@ -206,14 +274,22 @@ def _version(if_match: str | None) -> int:
     return int(match[1])
 
 
-def _conflicts(item: BatchItem, current: Output) -> list[FieldConflict]:
-    """Return the sent fields that differ from the present row."""
+def _conflicts(change: Input, current: Output) -> list[FieldConflict]:
+    """Return the fields of a change that differ from the present row."""
     now = current.model_dump(mode="json")
+    sent = change.model_dump(mode="json", exclude_unset=True)
     return [
-        FieldConflict(pointer=f"/{name}", yours=value, current=now.get(name))
-        for name, value in item.data.items()
-        if now.get(name) != value
+        FieldConflict(pointer=pointer_of([name]), yours=value, current=now.get(name))
+        for name, value in sent.items()
+        if not _same(now.get(name), value)
     ]
+
+
+def _same(present: Any, given: Any) -> bool:
+    """Tell whether a merge patch (RFC 7396) leaves a field as it is."""
+    if isinstance(present, dict) and isinstance(given, dict):
+        return all(_same(present.get(name), value) for name, value in given.items())
+    return bool(present == given)
 
 
 async def run_batch(
@@ -223,22 +299,37 @@ async def run_batch(
 
     `atomic` writes all or nothing, `dry_run` answers as if and writes nothing.
     """
-    batch = Batch(session, caller, sent)
-    async with session.begin_nested() as savepoint:
-        await batch.run()
-        broken = sent.atomic and any(isinstance(done, Refusal) for done in batch.done.values())
-        if broken or sent.dry_run:
-            await savepoint.rollback()
-    if broken:
-        for key, done in batch.done.items():
-            if not isinstance(done, Refusal):
-                batch.done[key] = Deferred()
+    batch = await _run(session, caller, sent)
     results = []
     for resource in ORDER_SENT:
         for index, item in enumerate(getattr(sent, resource)):
             done = batch.done[resource, index]
             results.append(_result(resource, index, item, done, language, request_id))
     return BatchRead(results=results)
+
+
+async def _run(session: AsyncSession, caller: Caller, sent: BatchCreate) -> Batch:
+    """Run a batch under a savepoint, again where it and another one waited for each other."""
+    for attempt in range(1, ATTEMPTS + 1):
+        batch = Batch(session, caller, sent)
+        try:
+            async with session.begin_nested() as savepoint:
+                await batch.run()
+                broken = sent.atomic and any(
+                    isinstance(done, Refusal) for done in batch.done.values()
+                )
+                if broken or sent.dry_run:
+                    await savepoint.rollback()
+        except DBAPIError as failure:
+            if attempt == ATTEMPTS or not isinstance(from_database(failure), Unavailable):
+                raise
+            continue
+        if broken:
+            for key, done in batch.done.items():
+                if not isinstance(done, Refusal):
+                    batch.done[key] = Deferred()
+        return batch
+    raise Unavailable
 
 
 def _result(
@@ -260,7 +351,7 @@ def _result(
         outcome = BatchOutcome.deferred
     if isinstance(done, PreconditionFailed):
         outcome, status = BatchOutcome.conflict, 409
-        conflicts = _conflicts(item, done.members["current"])
+        conflicts = done.members.pop("conflicts", [])
     return BatchResult(
         resource=resource,
         index=index,

@@ -1,33 +1,34 @@
 """Ids of other systems: each names one row of a kind, under a system that one caller owns."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Select, Text, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api import ids
 from api.auth.caller import Caller
-from api.errors import ExternalIdConflict, FieldError
+from api.errors import ExternalIdConflict, FieldError, ValidationFailed
+
+LARGEST = 10
+"""External ids of one row."""
 
 _SYSTEMS = text("""
-    with wanted as (select distinct unnest(cast(:systems as text[])) as name),
-    made as (
-        insert into external_system (name, principal_id)
-        select name, :principal from wanted order by name
-        on conflict do nothing returning name
-    )
-    select name from wanted where name not in (select name from made)
+    insert into external_system (name, principal_id)
+    select distinct name, cast(:principal as uuid) from unnest(cast(:systems as text[])) as name
+    order by name
+    on conflict do nothing
 """)
-_OWNED = text("""
+_FOREIGN = text("""
     select name from external_system
     where name = any(cast(:systems as text[])) and principal_id <> :principal
 """)
+_KNOWN = text("""
+    select system, value from external_id where resource = :resource and row_id = :row
+""")
 _FORGET = text("""
-    delete from external_id e
-    where e.resource = :resource and e.row_id = any(:rows)
-      and not exists (
-          select from unnest(:rows, :systems, :values) as g (row_id, system, value)
-          where g.row_id = e.row_id and g.system = e.system and g.value = e.value)
+    delete from external_id
+    where resource = :resource and row_id = :row and system = any(cast(:systems as text[]))
 """)
 _CLAIM = text("""
     with given as (
@@ -47,13 +48,31 @@ _CLAIM = text("""
               where e.resource = :resource and e.system = g.system and e.value = g.value
                 and e.row_id = g.row_id)
 """)
-_TYPED = (
+_CLAIM = _CLAIM.bindparams(
     bindparam("rows", type_=ARRAY(Uuid)),
     bindparam("systems", type_=ARRAY(Text)),
     bindparam("values", type_=ARRAY(Text)),
 )
-_FORGET = _FORGET.bindparams(*_TYPED)
-_CLAIM = _CLAIM.bindparams(*_TYPED)
+_RESERVE = text("""
+    insert into external_id (resource, system, value, row_id)
+    values (:resource, :system, :value, :row)
+    on conflict do nothing returning row_id
+""")
+_NAMED = text("""
+    select row_id from external_id
+    where resource = :resource and system = :system and value = :value
+""")
+
+
+def _taken(system: str) -> ExternalIdConflict:
+    return ExternalIdConflict(FieldError(f"/external_ids/{system}", "taken"))
+
+
+async def _foreign(session: AsyncSession, caller: Caller, systems: Iterable[str]) -> set[str]:
+    """Give the caller the systems that nobody has used; return those that are another's."""
+    parameters = {"systems": sorted(systems), "principal": caller.id}
+    await session.execute(_SYSTEMS, parameters)
+    return set(await session.scalars(_FOREIGN, parameters))
 
 
 async def claim_all(
@@ -63,13 +82,10 @@ async def claim_all(
 
     A refused row keeps what could be claimed until its savepoint or transaction is rolled back.
     """
-    triples = [(row, s, value) for row, ids in given.items() for s, value in ids.items()]
+    triples = [(row, s, value) for row, names in given.items() for s, value in names.items()]
     if not triples:
         return {}
-    systems = sorted({system for _, system, _ in triples})
-    principal = {"systems": systems, "principal": caller.id}
-    await session.execute(_SYSTEMS, principal)
-    foreign = set(await session.scalars(_OWNED, principal))
+    foreign = await _foreign(session, caller, {system for _, system, _ in triples})
     claimed = [triple for triple in triples if triple[1] not in foreign]
     taken = await session.execute(
         _CLAIM,
@@ -82,28 +98,56 @@ async def claim_all(
     )
     refused = [(row.row_id, row.system) for row in taken]
     refused += [(row, system) for row, system, _ in triples if system in foreign]
-    return {
-        row: ExternalIdConflict(FieldError(f"/external_ids/{system}", "taken"))
-        for row, system in refused
-    }
+    return {row: _taken(system) for row, system in refused}
 
 
 async def claim(
     session: AsyncSession, caller: Caller, resource: str, row_id: UUID, given: Mapping[str, str]
 ) -> None:
-    """Make `given` the external ids of one row; 409 `external_id_conflict` when one is taken."""
-    await session.execute(
-        _FORGET,
-        {
-            "resource": resource,
-            "rows": [row_id] * max(len(given), 1),
-            "systems": list(given),
-            "values": list(given.values()),
-        },
-    )
-    refused = await claim_all(session, caller, resource, {row_id: given})
-    if row_id in refused:
-        raise refused[row_id]
+    """Make `given` the external ids of one row; those that stay may be of anybody's systems.
+
+    409 `external_id_conflict` when one is taken, or a changed one is of another client's system;
+    422 `too_long` when there are too many.
+    """
+    _bounded(given)
+    row = {"resource": resource, "row": row_id}
+    known = {found.system: found.value for found in await session.execute(_KNOWN, row)}
+    changed = {system: value for system, value in given.items() if known.get(system) != value}
+    gone = (known.keys() - given.keys()) | (known.keys() & changed.keys())
+    for system in await _foreign(session, caller, gone):
+        raise _taken(system)
+    await session.execute(_FORGET, row | {"systems": sorted(gone)})
+    if refusal := (await claim_all(session, caller, resource, {row_id: changed})).get(row_id):
+        raise refusal
+
+
+def with_name(given: Mapping[str, str], system: str, value: str) -> dict[str, str]:
+    """Return a body's external ids and the one in the path; 422 when the two disagree."""
+    if given.get(system, value) != value:
+        raise ValidationFailed(FieldError(f"/external_ids/{system}", "not_as_in_path"))
+    return _bounded({**given, system: value})
+
+
+def _bounded[Ids: Mapping[str, str]](given: Ids) -> Ids:
+    if len(given) > LARGEST:
+        raise ValidationFailed(FieldError("/external_ids", "too_long", {"max_length": LARGEST}))
+    return given
+
+
+async def reserve(
+    session: AsyncSession, caller: Caller, resource: str, system: str, value: str
+) -> tuple[UUID, bool]:
+    """Return the row that an external id names and `False`, or a new row's id and `True`.
+
+    Whoever comes second waits for the first. 409 when the system's name is another client's.
+    """
+    if await _foreign(session, caller, [system]):
+        raise _taken(system)
+    name = {"resource": resource, "system": system, "value": value}
+    row_id: UUID | None = await session.scalar(_RESERVE, name | {"row": ids.new_id()})
+    if row_id:
+        return row_id, True
+    return (await session.execute(_NAMED, name)).scalar_one(), False
 
 
 def named(resource: str, external_ids: Collection[str]) -> Select[UUID]:

@@ -13,8 +13,9 @@ from api import clock
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
 from api.auth.scope import visible
-from api.errors import InsufficientRole, NotFound, not_found_at
+from api.errors import FieldError, InsufficientRole, NotFound, ValidationFailed, not_found_at
 from api.models.households import (
+    Consent,
     Household,
     HouseholdCreate,
     HouseholdPage,
@@ -29,7 +30,15 @@ from api.services import external_ids
 from api.services.masking import mask, sees_people
 from api.services.places import place, under
 from api.services.searching import contains
-from api.services.writing import changed_values, check_version, insert_once, touch
+from api.services.writing import (
+    bring_back,
+    changed_values,
+    check_version,
+    insert_once,
+    locked,
+    made_before,
+    touch,
+)
 
 RESOURCE = "households"
 PERSONAL = ("head_name", "address", "phone")
@@ -125,6 +134,8 @@ async def create_household(
     session: AsyncSession, caller: Caller, given: HouseholdCreate
 ) -> tuple[HouseholdRead, bool]:
     """Register a household in a village that stands today."""
+    if made := await made_before(session, caller, Household, given):
+        return await get_household(session, caller, made.id, hidden=True), False
     where = await place(session, given.unit_id, clock.today(), {Level.village})
     if not caller.reach(Permission.households_write).covers(where):
         raise not_found_at("/unit_id")
@@ -137,19 +148,22 @@ async def create_household(
 
 
 async def _lock(
-    session: AsyncSession, caller: Caller, household_id: UUID, expected: int
+    session: AsyncSession,
+    caller: Caller,
+    household_id: UUID,
+    expected: int,
+    *,
+    hidden: bool = False,
 ) -> tuple[Household, HouseholdRead]:
     """Lock a household that the caller may write; 404, 403, then 412."""
-    household = await session.scalar(
-        visible(Household, caller, Permission.households_read)
-        .where(col(Household.id) == household_id)
-        .with_for_update()
-    )
-    if household is None:
-        raise NotFound
-    if not caller.reach(Permission.households_write).covers(household):
+    found = visible(Household, caller, Permission.households_read, hidden=hidden)
+    household = await session.scalar(locked(found.where(col(Household.id) == household_id)))
+    if household is None:  # what only may be read is not locked
+        await get_household(session, caller, household_id)
         raise InsufficientRole
-    current = await get_household(session, caller, household_id)
+    if not caller.reach(Permission.households_write).covers(household):
+        raise NotFound if household.deleted_at else InsufficientRole
+    current = await get_household(session, caller, household_id, hidden=hidden)
     check_version(current, expected)
     return household, current
 
@@ -163,13 +177,13 @@ async def update_household(
 ) -> HouseholdRead:
     """Change a household; moving it needs both villages in scope, its events stay."""
     household, current = await _lock(session, caller, household_id, expected)
-    values = changed_values(household, change, REQUIRED)
-    if "consent" in values and change.consent is not None:
-        values["consent"] = change.consent.model_dump(mode="json")
-        if values["consent"] == household.consent:
-            del values["consent"]
+    values = changed_values(current, change, REQUIRED)
     if not values:
         return current
+    if values.get("consent"):
+        if "basis" not in values["consent"]:
+            raise ValidationFailed(FieldError("/consent/basis", "missing"))
+        values["consent"] = Consent.model_validate(values["consent"]).model_dump(mode="json")
     if "unit_id" in values:
         where = await place(session, values["unit_id"], clock.today(), {Level.village})
         if not caller.reach(Permission.households_write).covers(where):
@@ -192,3 +206,13 @@ async def delete_household(
     household.deleted_at = clock.now()
     touch(household)
     await session.flush()
+
+
+async def undelete_household(
+    session: AsyncSession, caller: Caller, household_id: UUID, expected: int
+) -> HouseholdRead:
+    """Bring a hidden household back; one that stands stays as it is."""
+    household, _ = await _lock(session, caller, household_id, expected, hidden=True)
+    bring_back(household)
+    await session.flush()
+    return await get_household(session, caller, household_id)

@@ -21,7 +21,13 @@ from api.models.indicators import (
     IndicatorUpdate,
 )
 from api.pagination import Order, paginate
-from api.services.writing import changed_values, check_version, insert_once, touch
+from api.services.writing import (
+    changed_values,
+    check_version,
+    insert_once,
+    made_before,
+    touch,
+)
 
 REQUIRED = frozenset({"name_vi", "name_en", "unit_of_count", "additive"})
 
@@ -62,6 +68,8 @@ async def create_indicator(
     session: AsyncSession, caller: Caller, given: IndicatorCreate
 ) -> tuple[IndicatorRead, bool]:
     """Define a declared indicator; 409 when the code is taken."""
+    if made := await made_before(session, caller, Indicator, given):
+        return _read(made), False
     taken = await session.scalar(select(Indicator.id).where(col(Indicator.code) == given.code))
     if taken is not None and taken != given.id:
         raise Conflict(FieldError("/code", "taken"))

@@ -20,6 +20,7 @@ from api.models.members import (
     MemberPage,
     MemberQuery,
     MemberRead,
+    MemberRewrite,
     Membership,
     MembershipRead,
     MemberUpdate,
@@ -27,9 +28,16 @@ from api.models.members import (
 from api.pagination import Order, paginate
 from api.services import external_ids
 from api.services.masking import mask, sees_people
-from api.services.memberships import insert_memberships
+from api.services.memberships import insert_memberships, lock_member, put_memberships
 from api.services.places import under
-from api.services.writing import changed_values, check_version, insert_once, touch
+from api.services.writing import (
+    bring_back,
+    changed_values,
+    check_version,
+    insert_once,
+    made_before,
+    touch,
+)
 
 RESOURCE = "members"
 PERSONAL = ("full_name", "birth_year", "phone")
@@ -37,11 +45,14 @@ REQUIRED = frozenset({"full_name", "gender", "is_youth_union_member", "external_
 YOUTH = range(16, 31)
 
 
-def is_youth(member: Member, day: date) -> bool:
-    """Tell whether someone is youth on a day: a union member, or aged 16-30."""
-    return member.is_youth_union_member or (
-        member.birth_year is not None and day.year - member.birth_year in YOUTH
-    )
+def is_youth(member: Member, day: date) -> bool | None:
+    """Tell whether someone is youth on a day: a union member, or aged 16-30.
+
+    `None` when neither is known.
+    """
+    if member.is_youth_union_member:
+        return True
+    return None if member.birth_year is None else day.year - member.birth_year in YOUTH
 
 
 async def _memberships(
@@ -55,6 +66,7 @@ async def _memberships(
             caller.reach(Permission.members_read).filter(Membership),
         )
         .order_by(col(Membership.joined_on), col(Membership.team_id))
+        .execution_options(populate_existing=True)
     )
     found: dict[UUID, list[Membership]] = {}
     for stay in await session.scalars(statement):
@@ -102,16 +114,6 @@ async def list_members(session: AsyncSession, caller: Caller, query: MemberQuery
     return MemberPage(items=items, next_cursor=page.next_cursor, total=page.total)
 
 
-async def _find(
-    session: AsyncSession, caller: Caller, member_id: UUID, *, lock: bool = False
-) -> Member:
-    statement = visible(Member, caller, Permission.members_read).where(col(Member.id) == member_id)
-    member = await session.scalar(statement.with_for_update() if lock else statement)
-    if member is None:
-        raise NotFound
-    return member
-
-
 async def _present(session: AsyncSession, caller: Caller, member: Member) -> MemberRead:
     stays = await _memberships(session, caller, [member.id])
     return _read(caller, member, stays.get(member.id, []))
@@ -119,7 +121,11 @@ async def _present(session: AsyncSession, caller: Caller, member: Member) -> Mem
 
 async def get_member(session: AsyncSession, caller: Caller, member_id: UUID) -> MemberRead:
     """Return a member in scope; absent and out of scope look alike."""
-    return await _present(session, caller, await _find(session, caller, member_id))
+    found = visible(Member, caller, Permission.members_read).where(col(Member.id) == member_id)
+    member = await session.scalar(found)
+    if member is None:
+        raise NotFound
+    return await _present(session, caller, member)
 
 
 async def create_member(
@@ -129,16 +135,10 @@ async def create_member(
 
     The memberships go in first: scope comes from them, in the database as here.
     """
-    member_id = given.id
-    known = member_id and await session.scalar(
-        visible(Member, caller, Permission.members_read, hidden=True)
-        .with_only_columns(col(Member.id))
-        .where(col(Member.id) == member_id)
-    )
-    if member_id is None:
-        given.id = member_id = ids.new_id()
-    if not known:
-        await insert_memberships(session, caller, member_id, given.memberships)
+    if made := await made_before(session, caller, Member, given):
+        return await _present(session, caller, made), False
+    given.id = given.id or ids.new_id()
+    await insert_memberships(session, caller, given.id, given.memberships)
     values = given.model_dump(exclude={"id", "memberships"})
     row, is_new = await insert_once(session, caller, Member, given, values)
     if is_new:
@@ -147,14 +147,14 @@ async def create_member(
 
 
 async def _lock(
-    session: AsyncSession, caller: Caller, member_id: UUID, expected: int
+    session: AsyncSession, caller: Caller, member_id: UUID, expected: int, *, hidden: bool = False
 ) -> tuple[Member, MemberRead]:
     """Lock a member of a team that the caller may write; 404, 403, then 412."""
-    member = await _find(session, caller, member_id, lock=True)
+    member = await lock_member(session, caller, member_id, hidden=hidden)
     stays = (await _memberships(session, caller, [member_id])).get(member_id, [])
     writes = caller.reach(Permission.members_write)
     if not any(writes.covers(stay, stay.team_id) for stay in stays):
-        raise InsufficientRole
+        raise NotFound if member.deleted_at else InsufficientRole
     current = _read(caller, member, stays)
     check_version(current, expected)
     return member, current
@@ -165,7 +165,7 @@ async def update_member(
 ) -> MemberRead:
     """Change a person; a masked field may be overwritten, never read."""
     member, current = await _lock(session, caller, member_id, expected)
-    values = changed_values(member, change, REQUIRED)
+    values = changed_values(current, change, REQUIRED)
     if not values:
         return current
     for name, value in values.items():
@@ -177,6 +177,17 @@ async def update_member(
     return await _present(session, caller, member)
 
 
+async def rewrite_member(
+    session: AsyncSession, caller: Caller, member_id: UUID, expected: int, change: MemberRewrite
+) -> MemberRead:
+    """Join or change the stays that are named, and change the fields that are given."""
+    await put_memberships(session, caller, member_id, change.memberships)
+    given = change.model_dump(exclude={"memberships"}, exclude_unset=True)
+    return await update_member(
+        session, caller, member_id, expected, MemberUpdate.model_validate(given)
+    )
+
+
 async def delete_member(
     session: AsyncSession, caller: Caller, member_id: UUID, expected: int
 ) -> None:
@@ -185,3 +196,13 @@ async def delete_member(
     member.deleted_at = clock.now()
     touch(member)
     await session.flush()
+
+
+async def undelete_member(
+    session: AsyncSession, caller: Caller, member_id: UUID, expected: int
+) -> MemberRead:
+    """Bring a hidden person back; one who is there stays as they are."""
+    member, _ = await _lock(session, caller, member_id, expected, hidden=True)
+    bring_back(member)
+    await session.flush()
+    return await _present(session, caller, member)

@@ -1,6 +1,6 @@
 """Where a unit lies on a day: what a row needs to be placed in scope and in totals."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -35,7 +35,17 @@ class Place:
         }
 
 
+@dataclass(frozen=True)
+class Gone:
+    """A unit that ended before the day; its territory lies in `province_key` on that day."""
+
+    unit_id: UUID
+    province_key: int | None
+
+
 type Asked = tuple[UUID, date]
+type Found = Place | Gone | date
+"""Where a unit lies; `Gone` once it has ended; its first day while it has not begun."""
 
 # The nation stands in for the province of what hangs on the nation itself.
 _PLACES = text("""
@@ -52,35 +62,32 @@ _PLACES = text("""
 """).bindparams(bindparam("units", type_=ARRAY(Uuid)), bindparam("days", type_=ARRAY(Date)))
 
 _SUCCESSORS = text("""
-    select u.id as unit_id, s.code, s.name
+    select old.id as predecessor, u.id as unit_id, s.code, s.name
     from admin_unit old
     join unit_succession x on x.predecessor_key = old.key
     join admin_unit u on u.key = x.successor_key
     join admin_unit_state s on s.unit_key = u.key and s.during @> x.happened_on
-    where old.id = :unit_id
+    where old.id = any(:units)
     order by x.extent desc, s.name, u.id
-""")
+""").bindparams(bindparam("units", type_=ARRAY(Uuid)))
 
 
-async def find_places(
-    session: AsyncSession, asked: Collection[Asked]
-) -> dict[Asked, Place | date | str]:
+async def find_places(session: AsyncSession, asked: Collection[Asked]) -> dict[Asked, Found]:
     """Place units on days, in one statement whatever their number.
 
-    A unit that ended before its day gives that day as `str` "dissolved", one that had not begun
-    its first day (`date`); an unknown unit is missing from the result.
+    An unknown unit is missing from the result.
     """
     pairs = list(set(asked))
     rows = await session.execute(
         _PLACES, {"units": [unit for unit, _ in pairs], "days": [day for _, day in pairs]}
     )
-    found: dict[Asked, Place | date | str] = {}
+    found: dict[Asked, Found] = {}
     for row in rows:
         key = (row.unit_id, row.day)
         if row.valid_from is not None and row.day < row.valid_from:
             found[key] = row.valid_from
         elif row.valid_to is not None and row.day > row.valid_to:
-            found[key] = "dissolved"
+            found[key] = Gone(row.unit_id, row.province_key)
         else:
             found[key] = Place(
                 row.unit_id, row.key, Level(row.level), row.commune_key, row.province_key
@@ -88,24 +95,31 @@ async def find_places(
     return found
 
 
-async def refusal_of(
-    session: AsyncSession, unit_id: UUID, found: Place | date | str | None, pointer: str
-) -> Refusal | None:
-    """Return why a unit cannot carry a fact of that day, or `None` when it can."""
+async def find_successors(
+    session: AsyncSession, places: Iterable[Found]
+) -> dict[UUID, list[dict[str, Any]]]:
+    """Return what became of the units that are gone, in one statement whatever their number."""
+    gone = {found.unit_id for found in places if isinstance(found, Gone)}
+    successors: dict[UUID, list[dict[str, Any]]] = {unit_id: [] for unit_id in gone}
+    if gone:
+        for row in await session.execute(_SUCCESSORS, {"units": list(gone)}):
+            heir = {"unit_id": row.unit_id, "code": row.code, "name": row.name}
+            successors[row.predecessor].append(heir)
+    return successors
+
+
+def refusal_of(
+    found: Gone | date | None, successors: Mapping[UUID, list[dict[str, Any]]], pointer: str
+) -> Refusal:
+    """Return why a unit cannot carry a fact of that day."""
     match found:
-        case Place():
-            return None
         case None:
             return not_found_at(pointer)
-        case date():
-            return ValidationFailed(
-                FieldError(pointer, "before_unit", {"valid_from": found.isoformat()})
-            )
-    rows = await session.execute(_SUCCESSORS, {"unit_id": unit_id})
-    return UnitDissolved(
-        FieldError(pointer, "unit_dissolved"),
-        successors=[dict(row._mapping) for row in rows],  # noqa: SLF001 - a row's public mapping
-    )
+        case Gone():
+            fault = FieldError(pointer, "unit_dissolved")
+            return UnitDissolved(fault, successors=successors[found.unit_id])
+    begins = {"valid_from": found.isoformat()}
+    return ValidationFailed(FieldError(pointer, "before_unit", begins))
 
 
 async def place(
@@ -121,10 +135,9 @@ async def place(
     successors.
     """
     found = (await find_places(session, [(unit_id, day)])).get((unit_id, day))
-    if refusal := await refusal_of(session, unit_id, found, pointer):
-        raise refusal
     if not isinstance(found, Place):
-        raise TypeError(found)
+        successors = await find_successors(session, [found] if found else [])
+        raise refusal_of(found, successors, pointer)
     if found.level not in levels:
         raise ValidationFailed(
             FieldError(pointer, "wrong_level", {"expected": ", ".join(sorted(levels))})

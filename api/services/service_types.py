@@ -28,7 +28,14 @@ from api.models.service_types import (
     ServiceTypeUpdate,
 )
 from api.pagination import Order, paginate
-from api.services.writing import changed_values, check_version, insert_once, touch
+from api.services.writing import (
+    changed_values,
+    check_version,
+    insert_once,
+    locked,
+    made_before,
+    touch,
+)
 
 REQUIRED = frozenset({"name_vi", "name_en", "status"})
 
@@ -63,7 +70,7 @@ async def _find(session: AsyncSession, service_type_id: UUID, *, lock: bool = Fa
     statement = select(ServiceType).where(
         col(ServiceType.id) == service_type_id, col(ServiceType.deleted_at).is_(None)
     )
-    row = await session.scalar(statement.with_for_update() if lock else statement)
+    row = await session.scalar(locked(statement) if lock else statement)
     if row is None:
         raise NotFound
     return row
@@ -94,6 +101,8 @@ async def create_service_type(
     The nation adds any service, a province children only (422 `missing` at `/parent_code`); 409
     when the code is taken.
     """
+    if made := await made_before(session, caller, ServiceType, given):
+        return _read(made), False
     province = _province(caller)
     if given.active_from and given.active_to and given.active_to < given.active_from:
         raise ValidationFailed(FieldError("/active_to", "end_before_start"))
@@ -125,10 +134,13 @@ async def _of_parent(session: AsyncSession, given: ServiceTypeCreate) -> dict[st
     )
     if parent is None:
         raise not_found_at("/parent_code")
-    kept = given.unit_of_count in {None, parent.unit_of_count}
-    if not kept or not given.code.startswith(f"{parent.code}."):
-        raise ValidationFailed(FieldError("/unit_of_count" if not kept else "/code", "not_a_child"))
-    return {"category": parent.category, "unit_of_count": parent.unit_of_count}
+    kept = {"category": parent.category, "unit_of_count": parent.unit_of_count}
+    wrong = [name for name, value in kept.items() if getattr(given, name) not in {None, value}]
+    if not given.code.startswith(f"{parent.code}."):
+        wrong.append("code")
+    if wrong:
+        raise ValidationFailed(*(FieldError(f"/{name}", "not_a_child") for name in wrong))
+    return kept
 
 
 async def _lock(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, or_
+from sqlalchemy import ColumnElement, Row, Select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -29,9 +29,9 @@ from api.pagination import Order, paginate
 from api.services import event_intake, external_ids
 from api.services.masking import mask, sees_people
 from api.services.places import under
-from api.services.writing import changed_values, check_version, touch
+from api.services.writing import changed_values, check_version, locked, touch
 
-RESOURCE = "support_events"
+RESOURCE = event_intake.RESOURCE
 PERSONAL = ("household_id", "beneficiary", "lat", "lon", "note")
 REQUIRED = frozenset(
     {
@@ -57,7 +57,8 @@ def read_event(caller: Caller, event: SupportEvent) -> SupportEventRead:
         values["beneficiary"] = BeneficiaryRead(
             age_band=event.beneficiary_age_band, gender=event.beneficiary_gender
         )
-    hidden = () if sees_people(caller, event.created_by, (event, event.team_id)) else PERSONAL
+    places = (event, event.team_id), (event_intake.home_of(event), None)
+    hidden = () if sees_people(caller, event.created_by, *places) else PERSONAL
     return SupportEventRead(**mask(values, hidden))
 
 
@@ -85,7 +86,7 @@ def _filters(caller: Caller, query: SupportEventQuery) -> list[ColumnElement[boo
             col(Membership.member_id).in_(query.member_id)
         )
         found.append(col(event.team_id).in_(teams))
-        found.append(or_(*(col(event.member_ids).contains([m]) for m in query.member_id)))
+        found.append(col(event.member_ids).overlap(query.member_id))  # type: ignore[attr-defined]
     if query.occurred_at_gte:
         found.append(col(event.occurred_at) >= query.occurred_at_gte)
     if query.occurred_at_lt:
@@ -160,9 +161,10 @@ async def update_support_event(
     change: SupportEventUpdate,
 ) -> SupportEventRead:
     """Correct an event of the caller's own team; a plain member corrects its own only."""
-    event = await session.scalar(_one(caller, event_id).with_for_update())
-    if event is None:
-        raise NotFound
+    event = await session.scalar(locked(_one(caller, event_id)))
+    if event is None:  # what only may be read is not locked
+        await get_support_event(session, caller, event_id)
+        raise InsufficientRole
     home = event_intake.home_of(event)
     if not event_intake.may_write(caller, home, event.team_id, event.member_ids):
         raise InsufficientRole
@@ -170,12 +172,31 @@ async def update_support_event(
     check_version(current, expected)
     if event.status in {EventStatus.voided, EventStatus.rejected}:
         raise ValidationFailed(FieldError("/status", "read_only"))
-    values = changed_values(current, change, REQUIRED)
+    values = _corrections(caller, event, current, change)
     if not values:
         return current
-    await event_intake.correct(session, caller, event, values, change)
+    values |= await event_intake.check_correction(session, caller, event, values)
+    for name, value in values.items():
+        setattr(event, name, value)
     if "external_ids" in values:
         await external_ids.claim(session, caller, RESOURCE, event_id, values["external_ids"])
     touch(event)
     await session.flush()
     return read_event(caller, event)
+
+
+def _corrections(
+    caller: Caller, event: SupportEvent, current: SupportEventRead, change: SupportEventUpdate
+) -> dict[str, Any]:
+    """Return the columns that a correction changes."""
+    values = changed_values(current, change, REQUIRED)
+    if "beneficiary" not in values:
+        return values
+    del values["beneficiary"]
+    known = "beneficiary" not in current.masked
+    columns = event_intake.corrected_beneficiary(caller, change.beneficiary)
+    return values | {
+        name: value
+        for name, value in columns.items()
+        if not (known and getattr(event, name) == value)
+    }

@@ -13,7 +13,7 @@ from api.auth.caller import Caller
 from api.auth.permissions import Permission
 from api.auth.scope import visible
 from api.errors import FieldError, InsufficientRole, NotFound, ValidationFailed, not_found_at
-from api.models.members import Membership, MembershipRole
+from api.models.members import Member, Membership, MembershipRole
 from api.models.teams import (
     Team,
     TeamCreate,
@@ -28,7 +28,15 @@ from api.pagination import Order, paginate
 from api.services import external_ids
 from api.services.places import place, under
 from api.services.searching import contains
-from api.services.writing import changed_values, check_version, insert_once, touch
+from api.services.writing import (
+    bring_back,
+    changed_values,
+    check_version,
+    insert_once,
+    locked,
+    made_before,
+    touch,
+)
 
 RESOURCE = "teams"
 PLACES = frozenset({Level.village, Level.commune})
@@ -40,7 +48,9 @@ def _reading(caller: Caller, *, hidden: bool = False) -> Select[Any]:
     today = clock.today()
     present = (
         select(Membership)
+        .join(Member, isouter=True)  # not every reader of a team may read who its members are
         .where(
+            col(Member.deleted_at).is_(None),
             col(Membership.team_id) == col(Team.id),
             col(Membership.joined_on) <= today,
             or_(col(Membership.left_on).is_(None), col(Membership.left_on) >= today),
@@ -112,6 +122,8 @@ async def create_team(
     session: AsyncSession, caller: Caller, given: TeamCreate
 ) -> tuple[TeamRead, bool]:
     """Found a team in a village or commune that stood on its founding day."""
+    if made := await made_before(session, caller, Team, given):
+        return await get_team(session, caller, made.id, hidden=True), False
     if given.dissolved_on and given.dissolved_on < given.founded_on:
         raise ValidationFailed(FieldError("/dissolved_on", "end_before_start"))
     where = await place(session, given.unit_id, given.founded_on, PLACES)
@@ -125,17 +137,15 @@ async def create_team(
 
 
 async def _lock(
-    session: AsyncSession, caller: Caller, team_id: UUID, expected: int
+    session: AsyncSession, caller: Caller, team_id: UUID, expected: int, *, hidden: bool = False
 ) -> tuple[Team, TeamRead]:
-    """Lock a team and compare its version; 404, then 412."""
-    team = await session.scalar(
-        visible(Team, caller, Permission.teams_read)
-        .where(col(Team.id) == team_id)
-        .with_for_update()
-    )
+    """Lock a team and compare its version; 404, 403 (what only may be read is not locked), 412."""
+    found = visible(Team, caller, Permission.teams_read, hidden=hidden)
+    team = await session.scalar(locked(found.where(col(Team.id) == team_id)))
     if team is None:
-        raise NotFound
-    current = await get_team(session, caller, team_id)
+        await get_team(session, caller, team_id)
+        raise InsufficientRole
+    current = await get_team(session, caller, team_id, hidden=hidden)
     check_version(current, expected)
     return team, current
 
@@ -192,3 +202,15 @@ async def delete_team(session: AsyncSession, caller: Caller, team_id: UUID, expe
     team.deleted_at = clock.now()
     touch(team)
     await session.flush()
+
+
+async def undelete_team(
+    session: AsyncSession, caller: Caller, team_id: UUID, expected: int
+) -> TeamRead:
+    """Bring a hidden team back; one that stands stays as it is."""
+    team, _ = await _lock(session, caller, team_id, expected, hidden=True)
+    if not caller.reach(Permission.teams_write).covers(team):
+        raise NotFound if team.deleted_at else InsufficientRole
+    bring_back(team)
+    await session.flush()
+    return await get_team(session, caller, team_id)

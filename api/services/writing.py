@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Any, Protocol
 
+from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel, select
@@ -41,13 +42,68 @@ def changed_values(
 ) -> dict[str, Any]:
     """Return the fields of a merge patch (RFC 7396) that really change something.
 
-    422 `not_nullable` where the patch empties a required field.
+    `current` is the row as the caller may see it: whatever is sent for a masked field counts as a
+    change, so that nobody learns by guessing. 422 `not_nullable` where a required field is emptied.
     """
     given = {name: getattr(change, name) for name in change.model_fields_set}
-    emptied = [name for name in required if name in given and given[name] is None]
+    emptied = sorted(name for name in required if name in given and given[name] is None)
     if emptied:
         raise ValidationFailed(*(FieldError(f"/{name}", "not_nullable") for name in emptied))
-    return {name: value for name, value in given.items() if getattr(current, name, ...) != value}
+    masked = getattr(current, "masked", ())
+    values = {}
+    for name, value in given.items():
+        present = _plain(getattr(current, name, ...))
+        merged = _merged(present, value)
+        if name in masked or merged != present:
+            values[name] = merged
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """Return an object's members that hold something; anything else as it is."""
+    is_object = isinstance(value, SQLModel)
+    return value.model_dump(mode="json", exclude_none=True) if is_object else value
+
+
+def _merged(present: Any, given: Any) -> Any:
+    """Merge one field: an object member by member, of which null removes one; all else whole."""
+    if isinstance(given, SQLModel):
+        given = given.model_dump(mode="json", exclude_unset=True)
+    if not isinstance(given, dict):
+        return given
+    members = present | given if isinstance(present, dict) else given
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def locked[Row](statement: Select[Row]) -> Select[Row]:
+    """Lock the selected rows, and read them as they are once the lock is held."""
+    return statement.with_for_update().execution_options(populate_existing=True)
+
+
+def bring_back(row: Record) -> None:
+    """Undo a deletion, which counts as a new version; a row that stands stays as it is."""
+    if row.deleted_at is not None:
+        row.deleted_at = None
+        touch(row)
+
+
+def _content(caller: Caller, given: Creation) -> bytes:
+    return caller.secrets.hash_content(given.model_dump(exclude={"id"}))
+
+
+async def made_before[Row: Record](
+    session: AsyncSession, caller: Caller, table: type[Row], given: Creation
+) -> Row | None:
+    """Return the row that the same create, id and content, made before, whatever became of it.
+
+    Asked first of all: what the create referred to may have gone since.
+    """
+    if given.id is None:
+        return None
+    found: Row | None = await session.scalar(
+        select(table).where(table.id == given.id, table.content_hash == _content(caller, given))
+    )
+    return found
 
 
 async def insert_once[Row: Record](
@@ -60,7 +116,7 @@ async def insert_once[Row: Record](
     """
     row_id = given.id or ids.new_id()
     now = clock.now()
-    content = caller.secrets.hash_content(given.model_dump(exclude={"id"}))
+    content = _content(caller, given)
     record = {
         "id": row_id,
         "version": 1,

@@ -371,3 +371,4 @@ def upgrade() -> None:
     _load_units()
     _load_successions()
     op.execute("select rebuild_placement()")
+    op.execute("analyze placement")

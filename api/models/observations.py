@@ -1,0 +1,126 @@
+"""Observations: what an indicator came to, by unit, period and at most one more dimension."""
+
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import StringConstraints, WithJsonSchema
+from sqlmodel import Field, SQLModel
+
+from api.models.service_types import ServiceCode
+from api.models.support_events import Channel
+from api.models.teams import TeamKind
+from api.models.types import Level, Name, Query
+
+Number = Annotated[int | float, WithJsonSchema({"type": "number"})]
+"""Counts are whole, shares are not; both are one JSON type."""
+
+
+class By(StrEnum):
+    """The one more dimension that an observation may be split by; `kind` is the team's."""
+
+    service_type = "service_type"
+    channel = "channel"
+    outcome = "outcome"
+    kind = "kind"
+
+
+class Every(StrEnum):
+    """The pieces that a period is cut into; weeks are ISO weeks."""
+
+    day = "day"
+    week = "week"
+    month = "month"
+    quarter = "quarter"
+    year = "year"
+
+
+class Boundary(StrEnum):
+    """The tree that facts are added up in: today's, or the one of each fact's own day."""
+
+    current = "current"
+    as_recorded = "as_recorded"
+
+
+class ObservationFormat(StrEnum):
+    """How the answer is written."""
+
+    json = "json"
+    csv = "csv"
+
+
+class ObservationStatus(StrEnum):
+    """What a value is worth. Open: others may come."""
+
+    ok = "ok"
+    suppressed = "suppressed"
+    not_computable = "not_computable"
+    unallocated = "unallocated"
+
+
+class ObservationQuery(Query):
+    """What is asked for; repeats mean OR."""
+
+    indicator: list[Name] = Field(
+        min_length=1, max_length=20, description="Codes, e.g. teams.active"
+    )
+    unit_id: UUID | None = Field(
+        default=None, description="The root; default: the units that the caller's scope consists of"
+    )
+    level: Level | None = Field(
+        default=None, description="Break the root down to this level; default: the root alone"
+    )
+    by: By | None = None
+    service_type: list[ServiceCode] = Field(
+        default_factory=list, max_length=50, description="Codes; a code includes its children"
+    )
+    channel: list[Channel] = Field(default_factory=list, max_length=20)
+    team_kind: list[TeamKind] = Field(default_factory=list, max_length=20)
+    period: Annotated[str, StringConstraints(max_length=40)] = Field(
+        description="2023, 2023-Q1, 2023-03, 2023-W10, 2023-03-26 or 2023-01-01/2023-03-31"
+    )
+    every: Every | None = Field(default=None, description="Cut the period into a series")
+    boundary: Boundary = Boundary.current
+    format: ObservationFormat | None = Field(
+        default=None, description="Default: by `Accept`, else JSON"
+    )
+
+
+class Observation(SQLModel):
+    """One cell. `numerator` and `denominator` are a share's, whose value lies in 0-100."""
+
+    indicator: str
+    period: str
+    unit_id: UUID | None = Field(description="null: inside the root, but untellable where")
+    unit_code: str | None
+    unit_name: str | None
+    service_type: str | None
+    channel: str | None
+    outcome: str | None
+    kind: str | None
+    value: Number | None
+    numerator: Number | None
+    denominator: Number | None
+    unit_of_count: str | None
+    status: ObservationStatus
+
+
+class ObservationMeta(SQLModel):
+    """What the figures rest on."""
+
+    data_version: str = Field(description="Changes when any figure does; opaque")
+    computed_at: datetime
+    complete_through: date = Field(description="The last day that the figures take in")
+    boundary: Boundary
+    definition_versions: dict[str, int]
+    verified_share: float | None = Field(
+        description="Verified ÷ counted events of root and period, 0-100; null without events.*"
+    )
+
+
+class ObservationAnswer(SQLModel):
+    """Dense over units and periods, sparse over `by`."""
+
+    items: list[Observation]
+    meta: ObservationMeta

@@ -1,0 +1,306 @@
+"""What is counted: each measure a selection of facts, each computed indicator one or two measures.
+
+The definitions are those of the contract's table of observations. A new indicator is a new
+declaration here and a row in `data/indicators.csv`; no other code knows one indicator from another.
+
+`counting` makes the statement. Fragments of SQL speak of `e` support_event, `t` team,
+`s` membership, `m` member, `h` household, `u` admin_unit, `c` placement, and of `p`, the periods
+asked for: `p.n` their number, `p.at` their last day (today, if the period runs) and `p.tree` the
+day of the tree in which stocks are placed. Parameters: `:first` and `:last` day of all periods
+together, `:firsts` the first day of each.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sqlalchemy import TextClause, text
+
+from api.models.observations import By
+
+COUNT: Final = "count(*)"
+TOTAL: Final = "sum(f.thing)::bigint"
+DISTINCT: Final = "count(distinct f.thing)"
+
+COLUMNS: Final = {
+    By.service_type: "e.service_type",
+    By.channel: "e.channel",
+    By.outcome: "e.outcome",
+    By.kind: "t.kind",
+}
+"""Where each dimension is read, in whatever measure has it."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Facts, the unit where each counts, and how they make a number.
+
+    Facts with a `day` are flows, placed in the tree of that day; without one they are stocks,
+    placed in the tree of `p.tree`. `value` is `COUNT`, or `TOTAL` or `DISTINCT` of `thing`.
+    """
+
+    facts: str
+    unit: str
+    day: str | None = None
+    where: tuple[str, ...] = ()
+    value: str = COUNT
+    thing: str = "null"
+    dimensions: frozenset[By] = frozenset()
+    elsewhere: bool = False
+    """Whether the events behind it may lie in other units than where it counts."""
+
+    def only(self, *conditions: str) -> "Measure":
+        """Return the measure of those of the facts that also meet the conditions."""
+        return replace(self, where=self.where + conditions)
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A number as it is, or 100 · Σ numerator / Σ denominator.
+
+    A share without a denominator rests on a declared indicator: not computable before the first
+    statistic.
+    """
+
+    numerator: Measure
+    denominator: Measure | None = None
+    share: bool = False
+
+    @property
+    def measures(self) -> list[Measure]:
+        """The measures to count."""
+        return [m for m in (self.numerator, self.denominator) if m]
+
+    @property
+    def dimensions(self) -> frozenset[By]:
+        """The dimensions that all of it has; none where a declared figure takes part."""
+        if self.share and self.denominator is None:
+            return frozenset()
+        return frozenset.intersection(*(m.dimensions for m in self.measures))
+
+
+def _share(numerator: Measure, denominator: Measure | None) -> Formula:
+    return Formula(numerator, denominator, share=True)
+
+
+_ACTIVE = "t.deleted_at is null and t.founded_on <= p.at and coalesce(t.dissolved_on >= p.at, true)"
+_STAYS = """
+    membership s
+    join team t on t.id = s.team_id and t.deleted_at is null
+    join member m on m.id = s.member_id and m.deleted_at is null
+"""
+_STAYING = "s.joined_on <= p.at and coalesce(s.left_on >= p.at, true)"
+_YOUNG = """(
+    m.is_youth_union_member or extract(year from p.at)::integer - m.birth_year between 16 and 30
+)"""
+_TRAINED = "m.trained_on <= p.at"
+_COUNTED = "e.status in ('submitted', 'verified')"
+_HELPED = "e.outcome in ('completed', 'guided')"
+_VERIFIED = "e.status = 'verified'"
+_IN_PERIOD = "between cast(:first as date) and cast(:last as date)"
+_WITHIN = f"""
+    e.occurred_on {_IN_PERIOD}
+    and e.occurred_at >= cast(cast(:first as date) as timestamp) at time zone 'Asia/Ho_Chi_Minh'
+    and e.occurred_at < cast(cast(:last as date) + 1 as timestamp) at time zone 'Asia/Ho_Chi_Minh'
+"""
+_KIND = frozenset({By.kind})
+
+TEAMS = Measure("period p cross join team t", "t.unit_key", where=(_ACTIVE,), dimensions=_KIND)
+TEAMS_FOUNDED = Measure(
+    "team t",
+    "t.unit_key",
+    day="t.founded_on",
+    where=("t.deleted_at is null", f"t.founded_on {_IN_PERIOD}"),
+    dimensions=_KIND,
+)
+TEAMS_WITH_YOUTH_CORE = TEAMS.only(f"""
+    (p.n, t.id) in (
+        select p.n, s.team_id from period p cross join {_STAYS}
+        where {_STAYING}
+        group by p.n, s.team_id
+        having bool_or(s.role = 'leader' and {_YOUNG})
+            or 2 * count(*) filter (where {_YOUNG}) >= count(*))
+""")  # noqa: S608 - put together from constants
+
+MEMBERS = Measure(
+    f"period p cross join {_STAYS}",
+    "t.unit_key",
+    where=(_STAYING,),
+    value=DISTINCT,
+    thing="m.id",
+    dimensions=_KIND,
+)
+MEMBERS_YOUNG = MEMBERS.only(_YOUNG)
+MEMBERS_TRAINED = MEMBERS.only(_TRAINED)
+
+VILLAGES = Measure(
+    "period p cross join admin_unit u",
+    "u.key",
+    where=(
+        "u.level = 'village' and u.deleted_at is null",
+        "daterange(u.valid_from, u.valid_to, '[]') @> p.at",
+    ),
+)
+VILLAGES_COVERED = VILLAGES.only(f"""
+    (p.n, u.key) in (select p.n, t.unit_key from period p cross join team t where {_ACTIVE})
+""")  # noqa: S608 - put together from constants
+
+
+def _official(level: str) -> Measure:
+    """Return the units of an official level that stand in the tree of the boundary."""
+    return Measure(
+        "period p cross join admin_unit u",
+        "u.key",
+        where=(
+            f"u.level = '{level}' and u.deleted_at is null",
+            "daterange(u.valid_from, u.valid_to, '[]') @> p.tree",
+        ),
+    )
+
+
+def _with_teams(level: str) -> Measure:
+    return _official(level).only(f"""
+        (p.n, u.key) in (
+            select p.n, c.ancestor_key
+            from period p cross join team t
+            join placement c on c.unit_key = t.unit_key
+                 and c.level = '{level}' and c.during @> p.tree
+            where {_ACTIVE})
+    """)  # noqa: S608 - put together from constants
+
+
+COMMUNES_WITH_TRAINED = _official("commune").only(f"""
+    (p.n, u.key) in (
+        select p.n, c.ancestor_key
+        from period p cross join {_STAYS}
+        join placement c on c.unit_key = t.unit_key and c.level = 'commune' and c.during @> p.tree
+        where {_STAYING} and {_TRAINED})
+""")  # noqa: S608 - put together from constants
+
+EVENTS = Measure(
+    "support_event e left join team t on t.id = e.team_id",
+    "e.unit_key",
+    day="e.occurred_on",
+    where=(_COUNTED, _WITHIN),
+    dimensions=frozenset(By),
+)
+EVENTS_VERIFIED = EVENTS.only(_VERIFIED)
+EVENTS_COMPLETED = replace(
+    EVENTS.only("e.outcome = 'completed'"), dimensions=EVENTS.dimensions - {By.outcome}
+)
+QUANTITY = replace(EVENTS.only(_HELPED), value=TOTAL, thing="e.quantity")
+QUANTITY_VERIFIED = QUANTITY.only(_VERIFIED)
+BENEFICIARIES = replace(
+    EVENTS.only("e.beneficiary_hash is not null"), value=DISTINCT, thing="e.beneficiary_hash"
+)
+
+HOUSEHOLDS = Measure(
+    "period p cross join household h",
+    "h.unit_key",
+    where=(
+        "h.deleted_at is null",
+        "h.created_at < cast(p.at + 1 as timestamp) at time zone 'Asia/Ho_Chi_Minh'",
+    ),
+)
+HOUSEHOLDS_REACHED = Measure(
+    """
+    support_event e
+    join household h on h.id = e.household_id and h.deleted_at is null
+    join period p on p.n = width_bucket(e.occurred_on, cast(:firsts as date[]))
+    left join team t on t.id = e.team_id
+    """,
+    "h.unit_key",
+    where=(_COUNTED, _HELPED, _WITHIN),
+    value=DISTINCT,
+    thing="h.id",
+    dimensions=frozenset(By),
+    elsewhere=True,
+)
+HOUSEHOLDS_EVER_REACHED = Measure(
+    f"""
+    (select e.household_id, min(e.occurred_on) as day from support_event e
+     where e.household_id is not null and {_COUNTED} and {_HELPED}
+     group by e.household_id) reached
+    join household h on h.id = reached.household_id
+    cross join period p
+    """,  # noqa: S608 - put together from constants
+    "h.unit_key",
+    where=("h.deleted_at is null", "p.at >= reached.day"),
+    elsewhere=True,
+)
+
+FORMULAS: Final = {
+    "teams.active": Formula(TEAMS),
+    "teams.founded": Formula(TEAMS_FOUNDED),
+    "teams.zalo_share": _share(TEAMS.only("t.zalo_group_url is not null"), TEAMS),
+    "teams.youth_core_share": _share(TEAMS_WITH_YOUTH_CORE, TEAMS),
+    "members.active": Formula(MEMBERS),
+    "members.youth": Formula(MEMBERS_YOUNG),
+    "members.youth_share": _share(MEMBERS_YOUNG, MEMBERS),
+    "members.trained_share": _share(MEMBERS_TRAINED, MEMBERS),
+    "villages.total": Formula(VILLAGES),
+    "villages.covered": Formula(VILLAGES_COVERED),
+    "villages.coverage": _share(VILLAGES_COVERED, VILLAGES),
+    "communes.coverage": _share(_with_teams("commune"), _official("commune")),
+    "communes.trained": _share(COMMUNES_WITH_TRAINED, _official("commune")),
+    "districts.coverage": _share(_with_teams("district"), _official("district")),
+    "events.count": Formula(EVENTS),
+    "events.quantity": Formula(QUANTITY),
+    "events.quantity_verified": Formula(QUANTITY_VERIFIED),
+    "events.verified_share": _share(EVENTS_VERIFIED, EVENTS),
+    "events.completed_share": _share(EVENTS_COMPLETED, EVENTS),
+    "households.registered": Formula(HOUSEHOLDS),
+    "households.reached": Formula(HOUSEHOLDS_REACHED),
+    "households.reached_share": _share(HOUSEHOLDS_EVER_REACHED, None),
+    "beneficiaries.distinct": Formula(BENEFICIARIES),
+}
+"""Every computed indicator by its code."""
+
+
+_IN_ROOT = """
+    join placement r on r.unit_key = f.unit_key and r.during @> f.day
+    join root on root.key = r.ancestor_key and root.level = r.level
+"""
+_BELOW_ROOT = """
+    left join placement c on c.unit_key = f.unit_key and c.level = :level and c.during @> f.day
+    where exists (
+        select from placement r
+        join root on root.key = r.ancestor_key and root.level = r.level
+        where r.unit_key = f.unit_key and r.during @> f.day)
+"""
+
+
+def counting(
+    measure: Measure, by: By | None, filters: Mapping[By, str], *, current: bool, below: bool
+) -> TextClause:
+    """Return the statement that counts a measure for every target and period at once.
+
+    Rows are (target, n, part, value): the key of the target unit, `None` where the tree does not
+    tell; the number of the period, from 1; the part of `by`. `filters` maps dimensions to the
+    array parameters that they must be in. `current` places all facts in the tree of `:today`.
+    The targets are the units `:roots` themselves or, `below`, those of `:level` in them.
+    `:ats` and `:trees` are the days of stocks, one each for every period.
+    """
+    conditions = [f"{COLUMNS[d]} = any(cast(:{name} as text[]))" for d, name in filters.items()]
+    n, day = "p.n", "p.tree"
+    if measure.day:
+        n = f"width_bucket({measure.day}, cast(:firsts as date[]))"
+        day = "cast(:today as date)" if current else measure.day
+    return text(f"""
+        with root as (
+            select key, level from admin_unit where key = any(cast(:roots as integer[]))
+        ), period as (
+            select n, at, tree
+            from unnest(cast(:ats as date[]), cast(:trees as date[]))
+                 with ordinality as p (at, tree, n)
+        ), f as (
+            select {n} as n, {day} as day, {measure.unit} as unit_key,
+                   {COLUMNS[by] if by else "null"} as part, {measure.thing} as thing
+            from {measure.facts}
+            where {" and ".join((*measure.where, *conditions))}
+        )
+        select {"c.ancestor_key" if below else "root.key"} as target, f.n, f.part,
+               {measure.value} as value
+        from f {_BELOW_ROOT if below else _IN_ROOT}
+        group by 1, 2, 3
+    """)  # noqa: S608 - put together from constants
