@@ -49,15 +49,19 @@ def _database(settings: Settings, *, serving: bool = False) -> Iterator[embedded
         yield urls
 
 
-def _secret(settings: Settings) -> str:
-    """Return `NOIDAI_SECRET_KEY`, or the secret that the embedded mode keeps beside its data."""
-    if settings.secret_key is not None:
-        return settings.secret_key.get_secret_value()
-    if not settings.embedded:
+def _check_settings(settings: Settings) -> None:
+    """Refuse to start without a secret that an operator chose, outside the embedded mode."""
+    if settings.secret_key is None and not settings.embedded:
         raise SettingsError(
             "NOIDAI_SECRET_KEY is missing: with NOIDAI_DATABASE_URL, give a secret of at least "
             "32 characters and keep it (e.g. `openssl rand -hex 32`)"
         )
+
+
+def _secret(settings: Settings) -> str:
+    """Return `NOIDAI_SECRET_KEY`, or the secret that the embedded mode keeps beside its data."""
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value()
     path = settings.data_dir / EMBEDDED_SECRET
     try:
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
@@ -119,6 +123,7 @@ def serve(
 
     settings = _settings()
     port = port or settings.port
+    _check_settings(settings)
     _check_port(host, port)
     with _database(settings, serving=True) as urls:
         if settings.embedded:

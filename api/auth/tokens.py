@@ -51,7 +51,7 @@ class Tokens:
         if not keys:
             keys = [self._make_key()]
             session.add_all(keys)
-        self._jwks = [key.public_jwk for key in keys]
+        self._jwks = [dict(sorted(key.public_jwk.items())) for key in keys]
         self._public = {key.kid: jwk.construct(key.public_jwk, ALGORITHM) for key in keys}
         newest = keys[-1]
         private = self.secrets.decrypt(newest.private_pem).decode()

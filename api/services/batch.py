@@ -118,6 +118,8 @@ NOUNS = {
 
 type Key = tuple[str, int]
 type Done = tuple[BatchOutcome, int | None] | Refusal
+CIRCLES = {"40001", "40P01"}
+"""The database's words for two transactions that wait for each other."""
 ATTEMPTS = 3
 """Times that a batch is tried when another one and it wait for each other."""
 
@@ -135,10 +137,10 @@ class Batch:
     def settle(self, key: Key, item: BatchItem, outcome: Done) -> None:
         """Keep an item's outcome."""
         self.done[key] = outcome
-        if isinstance(outcome, Refusal) and item.op is Operation.create:
-            self.lacking.add(item.id)
-        else:
+        if not isinstance(outcome, Refusal):
             self.lacking.discard(item.id)
+        elif item.op is Operation.create:
+            self.lacking.add(item.id)
 
     async def run(self) -> None:
         """Do every item, in the order of what they refer to.
@@ -164,10 +166,10 @@ class Batch:
         except Refusal as refusal:
             return refusal
         except DBAPIError as failure:
-            refusal = from_database(failure)
-            if refusal.status >= Unavailable.status:
+            known = from_database(failure)
+            if isinstance(known, Unavailable):
                 raise
-            return refusal
+            return known
 
     async def _record(self, items: Sequence[tuple[int, BatchItem]]) -> None:
         """Insert the new events as one set."""
@@ -321,7 +323,8 @@ async def _run(session: AsyncSession, caller: Caller, sent: BatchCreate) -> Batc
                 if broken or sent.dry_run:
                     await savepoint.rollback()
         except DBAPIError as failure:
-            if attempt == ATTEMPTS or not isinstance(from_database(failure), Unavailable):
+            circle = getattr(failure.orig, "sqlstate", None) in CIRCLES
+            if attempt == ATTEMPTS or not circle:
                 raise
             continue
         if broken:

@@ -19,8 +19,7 @@ from sqlalchemy import TextClause, text
 from api.models.observations import By
 
 COUNT: Final = "count(*)"
-TOTAL: Final = "sum(f.thing)::bigint"
-DISTINCT: Final = "count(distinct f.thing)"
+DISTINCT: Final = "count(distinct thing)"
 
 COLUMNS: Final = {
     By.service_type: "e.service_type",
@@ -188,7 +187,7 @@ EVENTS_VERIFIED = EVENTS.only(_VERIFIED)
 EVENTS_COMPLETED = replace(
     EVENTS.only("e.outcome = 'completed'"), dimensions=EVENTS.dimensions - {By.outcome}
 )
-QUANTITY = replace(EVENTS.only(_HELPED), value=TOTAL, thing="e.quantity")
+QUANTITY = replace(EVENTS.only(_HELPED), value="sum(e.quantity)")
 QUANTITY_VERIFIED = QUANTITY.only(_VERIFIED)
 BENEFICIARIES = replace(
     EVENTS.only("e.beneficiary_hash is not null"), value=DISTINCT, thing="e.beneficiary_hash"
@@ -257,16 +256,35 @@ FORMULAS: Final = {
 """Every computed indicator by its code."""
 
 
-_IN_ROOT = """
-    join placement r on r.unit_key = f.unit_key and r.during @> f.day
-    join root on root.key = r.ancestor_key and root.level = r.level
+_AT_ROOTS = """
+    place as materialized (
+        select unit_key, ancestor_key as target, range_agg(during) as days
+        from placement join unit using (unit_key)
+        where level = any(cast(:root_levels as text[]))
+          and ancestor_key = any(cast(:roots as integer[]))
+        group by unit_key, ancestor_key)
 """
-_BELOW_ROOT = """
-    left join placement c on c.unit_key = f.unit_key and c.level = :level and c.during @> f.day
-    where exists (
-        select from placement r
-        join root on root.key = r.ancestor_key and root.level = r.level
-        where r.unit_key = f.unit_key and r.during @> f.day)
+# Where a unit lies in the roots, but in no unit of the level that can be told: target null.
+_BELOW_ROOTS = """
+    inside as materialized (
+        select unit_key, range_agg(during) as days
+        from placement join unit using (unit_key)
+        where level = any(cast(:root_levels as text[]))
+          and ancestor_key = any(cast(:roots as integer[]))
+        group by unit_key
+    ), told as materialized (
+        select unit_key, ancestor_key as target, range_agg(during) as days
+        from placement join unit using (unit_key)
+        where level = :level
+        group by unit_key, ancestor_key
+    ), place as materialized (
+        select unit_key, target, inside.days * told.days as days
+        from inside join told using (unit_key)
+        union all
+        select unit_key, null, inside.days - coalesce(all_told.days, '{}')
+        from inside left join (
+            select unit_key, range_agg(days) as days from told group by unit_key
+        ) all_told using (unit_key))
 """
 
 
@@ -278,29 +296,35 @@ def counting(
     Rows are (target, n, part, value): the key of the target unit, `None` where the tree does not
     tell; the number of the period, from 1; the part of `by`. `filters` maps dimensions to the
     array parameters that they must be in. `current` places all facts in the tree of `:today`.
-    The targets are the units `:roots` themselves or, `below`, those of `:level` in them.
-    `:ats` and `:trees` are the days of stocks, one each for every period.
+    The targets are the units `:roots` (of the levels `:root_levels`) or, `below`, those of
+    `:level` in them. `:ats` and `:trees` are the days of stocks, one each for every period.
+
+    The facts are gathered first, on their own: mixed with the placements, whose numbers the
+    planner cannot guess, it chooses nested loops that take seconds.
     """
     conditions = [f"{COLUMNS[d]} = any(cast(:{name} as text[]))" for d, name in filters.items()]
     n, day = "p.n", "p.tree"
     if measure.day:
         n = f"width_bucket({measure.day}, cast(:firsts as date[]))"
         day = "cast(:today as date)" if current else measure.day
+    distinct = measure.value == DISTINCT
     return text(f"""
-        with root as (
-            select key, level from admin_unit where key = any(cast(:roots as integer[]))
-        ), period as (
+        with period as (
             select n, at, tree
             from unnest(cast(:ats as date[]), cast(:trees as date[]))
                  with ordinality as p (at, tree, n)
-        ), f as (
+        ), f as materialized (
             select {n} as n, {day} as day, {measure.unit} as unit_key,
-                   {COLUMNS[by] if by else "null"} as part, {measure.thing} as thing
+                   {COLUMNS[by] if by else "null"} as part,
+                   {measure.thing if distinct else measure.value} as thing
             from {measure.facts}
             where {" and ".join((*measure.where, *conditions))}
-        )
-        select {"c.ancestor_key" if below else "root.key"} as target, f.n, f.part,
-               {measure.value} as value
-        from f {_BELOW_ROOT if below else _IN_ROOT}
+            {"" if distinct else "group by 1, 2, 3, 4"}
+        ), unit as materialized (
+            select distinct unit_key from f
+        ), {_BELOW_ROOTS if below else _AT_ROOTS}
+        select place.target, f.n, f.part,
+               {"count(distinct f.thing)" if distinct else "sum(f.thing)::bigint"} as value
+        from f join place on place.unit_key = f.unit_key and place.days @> f.day
         group by 1, 2, 3
     """)  # noqa: S608 - put together from constants

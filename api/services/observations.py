@@ -390,6 +390,7 @@ async def _count(session: AsyncSession, asked: Asked, measure: Measure, by: By |
     )
     parameters = filters | {
         "roots": [root.key for root in asked.roots],
+        "root_levels": sorted({root.level for root in asked.roots}),
         "level": asked.level,
         "today": asked.today,
         "first": begun[0].first,
