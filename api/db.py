@@ -65,7 +65,8 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
 async def is_ready(engine: AsyncEngine) -> bool:
     """Tell whether the database answers and carries the newest migration this release knows."""
     async with engine.connect() as connection:
-        return await connection.scalar(text("select version_num from alembic_version")) == _head()
+        known: str | None = await connection.scalar(text("select version_num from alembic_version"))
+        return known == _head()
 
 
 @cache

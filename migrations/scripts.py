@@ -14,11 +14,12 @@ def run(script: str) -> None:
 def _within(columns: dict[str, str], permissions: tuple[str, ...]) -> str:
     """Return the condition of scope; each array is read once a statement, as an init plan."""
     wanted = "array[" + ", ".join(f"'{p}'" for p in permissions) + "]"
-    terms = [
-        f"{column} = any ((select scope_{'teams' if kind == 'teams' else 'keys'}("
-        f"{wanted}{'' if kind == 'teams' else f", '{kind}'"}))::{'uuid' if kind == 'teams' else 'integer'}[])"
-        for column, kind in columns.items()
-    ]
+    terms = []
+    for column, kind in columns.items():
+        array = f"scope_keys({wanted}, '{kind}'))::integer[]"
+        if kind == "teams":
+            array = f"scope_teams({wanted}))::uuid[]"
+        terms.append(f"{column} = any ((select {array})")
     return "(" + " or ".join(terms) + ")"
 
 

@@ -30,7 +30,7 @@ HOAN_KIEM = ids.official_unit_id("commune", "00070", "2025-07-01")
 
 @dataclass
 class Country:
-    """The service with a national administrator; makes users directly, everything else over HTTP."""
+    """The service, and the people who sign in; everything else is made over HTTP."""
 
     app: FastAPI
     superuser: AsyncEngine
@@ -39,7 +39,7 @@ class Country:
 
     @classmethod
     async def found(cls, app: FastAPI, superuser: AsyncEngine) -> Self:
-        """Return the country; nobody is signed in yet."""
+        """Return the service with nobody signed in yet."""
         return cls(app, superuser, _HASH or await _hash())
 
     async def sign_in(

@@ -191,9 +191,7 @@ def test_faults_of_the_surroundings_are_said_in_one_line(tmp_path: Path) -> None
     )
     assert is_one_line(away, "NOIDAI_PORT")
     port = {"NOIDAI_PORT": str(free_port())}
-    away = noidai(
-        tmp_path, "serve", NOIDAI_DATABASE_URL=nowhere, NOIDAI_SECRET_KEY=secret, **port
-    )
+    away = noidai(tmp_path, "serve", NOIDAI_DATABASE_URL=nowhere, NOIDAI_SECRET_KEY=secret, **port)
     assert is_one_line(away, "NOIDAI_DATABASE_URL")
     bare = noidai(tmp_path, "serve", NOIDAI_DATABASE_URL=nowhere, **port)
     assert is_one_line(bare, "NOIDAI_SECRET_KEY")

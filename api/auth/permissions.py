@@ -40,6 +40,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.teams_read,
             P.members_read,
             P.aggregates_read,
+            P.catalogue_extend,
             P.catalogue_write,
             P.indicators_write,
             P.principals_write,

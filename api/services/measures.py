@@ -4,7 +4,7 @@ The definitions are those of the contract's table of observations. A new indicat
 declaration here and a row in `data/indicators.csv`; no other code knows one indicator from another.
 
 `counting` makes the statement. Fragments of SQL speak of `e` support_event, `t` team,
-`s` membership, `m` member, `h` household, `u` admin_unit, `c` placement, and of `p`, the periods
+`s` membership, `m` person, `h` household, `u` admin_unit, `c` placement, and of `p`, the periods
 asked for: `p.n` their number, `p.at` their last day (today, if the period runs) and `p.tree` the
 day of the tree in which stocks are placed. Parameters: `:first` and `:last` day of all periods
 together, `:firsts` the first day of each.
@@ -86,7 +86,7 @@ _ACTIVE = "t.deleted_at is null and t.founded_on <= p.at and coalesce(t.dissolve
 _STAYS = """
     membership s
     join team t on t.id = s.team_id and t.deleted_at is null
-    join member m on m.id = s.member_id and m.deleted_at is null
+    join person m on m.id = s.member_id
 """
 _STAYING = "s.joined_on <= p.at and coalesce(s.left_on >= p.at, true)"
 _YOUNG = """(
@@ -137,12 +137,16 @@ VILLAGES = Measure(
     "u.key",
     where=(
         "u.level = 'village' and u.deleted_at is null",
-        "daterange(u.valid_from, u.valid_to, '[]') @> p.at",
+        "coalesce(u.valid_from <= p.at, true) and coalesce(p.at <= u.valid_to, true)",
     ),
 )
-VILLAGES_COVERED = VILLAGES.only(f"""
-    (p.n, u.key) in (select p.n, t.unit_key from period p cross join team t where {_ACTIVE})
-""")  # noqa: S608 - put together from constants
+VILLAGES_COVERED = Measure(
+    "period p cross join team t join admin_unit u on u.key = t.unit_key",
+    "u.key",
+    where=(*VILLAGES.where, _ACTIVE),
+    value=DISTINCT,
+    thing="u.key",
+)
 
 
 def _official(level: str) -> Measure:
@@ -152,29 +156,25 @@ def _official(level: str) -> Measure:
         "u.key",
         where=(
             f"u.level = '{level}' and u.deleted_at is null",
-            "daterange(u.valid_from, u.valid_to, '[]') @> p.tree",
+            "coalesce(u.valid_from <= p.tree, true) and coalesce(p.tree <= u.valid_to, true)",
         ),
     )
 
 
-def _with_teams(level: str) -> Measure:
-    return _official(level).only(f"""
-        (p.n, u.key) in (
-            select p.n, c.ancestor_key
-            from period p cross join team t
-            join placement c on c.unit_key = t.unit_key
-                 and c.level = '{level}' and c.during @> p.tree
-            where {_ACTIVE})
-    """)  # noqa: S608 - put together from constants
+def _official_with(level: str, facts: str, *where: str) -> Measure:
+    """Return those of them that hold one of the facts, each placed by its team's unit."""
+    return Measure(
+        f"period p cross join {facts} join placement c on c.unit_key = t.unit_key",
+        "c.ancestor_key",
+        where=(
+            f"c.level = '{level}'",
+            "coalesce(lower(c.during) <= p.tree, true) and coalesce(p.tree < upper(c.during), true)",
+            *where,
+        ),
+        value=DISTINCT,
+        thing="c.ancestor_key",
+    )
 
-
-COMMUNES_WITH_TRAINED = _official("commune").only(f"""
-    (p.n, u.key) in (
-        select p.n, c.ancestor_key
-        from period p cross join {_STAYS}
-        join placement c on c.unit_key = t.unit_key and c.level = 'commune' and c.during @> p.tree
-        where {_STAYING} and {_TRAINED})
-""")  # noqa: S608 - put together from constants
 
 EVENTS = Measure(
     "support_event e left join team t on t.id = e.team_id",
@@ -240,9 +240,13 @@ FORMULAS: Final = {
     "villages.total": Formula(VILLAGES),
     "villages.covered": Formula(VILLAGES_COVERED),
     "villages.coverage": _share(VILLAGES_COVERED, VILLAGES),
-    "communes.coverage": _share(_with_teams("commune"), _official("commune")),
-    "communes.trained": _share(COMMUNES_WITH_TRAINED, _official("commune")),
-    "districts.coverage": _share(_with_teams("district"), _official("district")),
+    "communes.coverage": _share(_official_with("commune", "team t", _ACTIVE), _official("commune")),
+    "communes.trained": _share(
+        _official_with("commune", _STAYS, _STAYING, _TRAINED), _official("commune")
+    ),
+    "districts.coverage": _share(
+        _official_with("district", "team t", _ACTIVE), _official("district")
+    ),
     "events.count": Formula(EVENTS),
     "events.quantity": Formula(QUANTITY),
     "events.quantity_verified": Formula(QUANTITY_VERIFIED),
@@ -255,11 +259,10 @@ FORMULAS: Final = {
 }
 """Every computed indicator by its code."""
 
-
 _AT_ROOTS = """
     place as materialized (
         select unit_key, ancestor_key as target, range_agg(during) as days
-        from placement join unit using (unit_key)
+        from placed
         where level = any(cast(:root_levels as text[]))
           and ancestor_key = any(cast(:roots as integer[]))
         group by unit_key, ancestor_key)
@@ -268,23 +271,27 @@ _AT_ROOTS = """
 _BELOW_ROOTS = """
     inside as materialized (
         select unit_key, range_agg(during) as days
-        from placement join unit using (unit_key)
+        from placed
         where level = any(cast(:root_levels as text[]))
           and ancestor_key = any(cast(:roots as integer[]))
         group by unit_key
     ), told as materialized (
         select unit_key, ancestor_key as target, range_agg(during) as days
-        from placement join unit using (unit_key)
+        from placed
         where level = :level
         group by unit_key, ancestor_key
+    ), anyhow as (
+        select unit_key, range_agg(days) as days from told group by unit_key
     ), place as materialized (
-        select unit_key, target, inside.days * told.days as days
-        from inside join told using (unit_key)
-        union all
-        select unit_key, null, inside.days - coalesce(all_told.days, '{}')
-        from inside left join (
-            select unit_key, range_agg(days) as days from told group by unit_key
-        ) all_told using (unit_key))
+        select unit_key, target, days
+        from (
+            select unit_key, target, inside.days * told.days as days
+            from inside join told using (unit_key)
+            union all
+            select unit_key, null, inside.days - coalesce(anyhow.days, '{}')
+            from inside left join anyhow using (unit_key)
+        ) either
+        where not isempty(days))
 """
 
 
@@ -313,6 +320,9 @@ def counting(
             select n, at, tree
             from unnest(cast(:ats as date[]), cast(:trees as date[]))
                  with ordinality as p (at, tree, n)
+        ), person as materialized (  -- row-level security looks at each of them only once
+            select id, birth_year, is_youth_union_member, trained_on
+            from member where deleted_at is null
         ), f as materialized (
             select {n} as n, {day} as day, {measure.unit} as unit_key,
                    {COLUMNS[by] if by else "null"} as part,
@@ -322,6 +332,10 @@ def counting(
             {"" if distinct else "group by 1, 2, 3, 4"}
         ), unit as materialized (
             select distinct unit_key from f
+        ), placed as (
+            select unit_key, level, ancestor_key, during
+            from placement join unit using (unit_key)
+            {"where during @> cast(:today as date)" if current else ""}
         ), {_BELOW_ROOTS if below else _AT_ROOTS}
         select place.target, f.n, f.part,
                {"count(distinct f.thing)" if distinct else "sum(f.thing)::bigint"} as value

@@ -150,11 +150,14 @@ async def _lock(
     return team, current
 
 
-_MOVE_MEMBERSHIPS = text("""
-    update membership set unit_id = :unit_id, unit_key = :unit_key, commune_key = :commune_key,
-                          province_key = :province_key
-    where team_id = :team_id
-""")
+_MOVE_MEMBERSHIPS, _MOVE_GRANTS = (
+    text(f"""
+        update {table} set unit_id = :unit_id, unit_key = :unit_key, commune_key = :commune_key,
+                           province_key = :province_key
+        where team_id = :team_id
+    """)  # noqa: S608 - two tables' names
+    for table in ("membership", "role_grant")
+)
 _MOVE_EVENTS = text("""
     update support_event set team_unit_key = :unit_key, team_commune_key = :commune_key
     where team_id = :team_id
@@ -185,8 +188,8 @@ async def update_team(
         columns = where.columns()
         for name, value in columns.items():
             setattr(team, name, value)
-        await session.execute(_MOVE_MEMBERSHIPS, columns | {"team_id": team_id})
-        await session.execute(_MOVE_EVENTS, columns | {"team_id": team_id})
+        for statement in (_MOVE_MEMBERSHIPS, _MOVE_GRANTS, _MOVE_EVENTS):
+            await session.execute(statement, columns | {"team_id": team_id})
     if "external_ids" in values:
         await external_ids.claim(session, caller, RESOURCE, team_id, values["external_ids"])
     touch(team)

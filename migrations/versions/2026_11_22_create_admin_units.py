@@ -32,7 +32,7 @@ create extension if not exists btree_gist;
 create function search_text(value text) returns text
 language sql immutable strict parallel safe
 return lower(public.unaccent('public.unaccent'::regdictionary, normalize(value, NFC)));
-comment on function search_text is 'Accent-insensitive form of a name: Mường Khương -> muong khuong';
+comment on function search_text is 'A name without accents and case: muong khuong';
 
 create table admin_unit (
     id uuid primary key,

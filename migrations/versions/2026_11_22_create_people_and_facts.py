@@ -264,9 +264,9 @@ POLICIES = (
     + policy("team", "select", ("teams_read",), TEAM)
     + policy("team", "insert", ("teams_write",), TEAM)
     + policy("team", "update", ("teams_write", "team_link_write"), TEAM)
-    + policy("role_grant", "select", ("principals_write",), PLACED, template=MINE)
+    + policy("role_grant", "select", ("principals_write", "teams_write"), PLACED, template=MINE)
     + policy("role_grant", "insert", ("principals_write",), PLACED)
-    + policy("role_grant", "update", ("principals_write",), PLACED)
+    + policy("role_grant", "update", ("principals_write", "teams_write"), PLACED)  # a team moves
     + policy("membership", "select", ("members_read", "teams_read"), BY_TEAM)
     + policy("membership", "insert", ("members_write",), BY_TEAM)
     + policy("membership", "update", ("members_write", "teams_write"), BY_TEAM)

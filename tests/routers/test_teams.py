@@ -384,3 +384,24 @@ async def test_size_and_leader_are_todays(lao_cai: Province) -> None:
     assert (await team.get())["member_count"] == 1
     assert (await Row(place.admin, "members", place.leader["id"]).delete()).status_code == 204
     assert (await team.get())["leader_id"] is None
+
+
+async def test_a_moved_team_takes_its_leader_to_the_households_there(lao_cai: Province) -> None:
+    place = lao_cai.muong_khuong
+    other = await make(
+        place.admin,
+        "admin-units",
+        level="village",
+        name="Thôn Mới",
+        type="thôn",
+        parent_id=str(place.unit_id),
+        valid_from="2025-07-01",
+    )
+    household = await make(place.admin, "households", unit_id=other["id"], head_name="Hộ mới")
+    leader = await lao_cai.leader_of(place)
+    moved = await place.admin.patch(
+        f"/v1/teams/{place.team['id']}", json={"unit_id": other["id"]}, headers={"If-Match": "*"}
+    )
+    assert moved.status_code == 200, moved.text
+    seen = (await leader.get("/v1/households")).json()["items"]
+    assert [row["id"] for row in seen] == [household["id"]]

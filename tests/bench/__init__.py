@@ -1,0 +1,1 @@
+"""The bench: what the service's routes cost beside a bare floor, in one run."""
