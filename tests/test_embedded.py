@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from api import embedded
+from api import cluster, embedded
 from api.embedded import EmbeddedError, Urls, running
 
 FAST = {"fsync": "off"}
@@ -327,7 +327,7 @@ def test_an_ordinary_user_runs_it_and_root_joins_as_that_user(open_folder: Path)
 def test_root_without_namespaces_uses_nobody(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "RENAMED", "raise SystemExit(1)")
+    monkeypatch.setattr(cluster, "RENAMED", "raise SystemExit(1)")
     open_folder.chmod(0o700)
     try:
         for _ in ("create", "start again"):
@@ -345,7 +345,7 @@ def test_root_without_namespaces_uses_nobody(
 def test_root_that_nobody_can_stand_in_for_is_told_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "RENAMED", "raise SystemExit(1)")
+    monkeypatch.setattr(cluster, "RENAMED", "raise SystemExit(1)")
     tmp_path.chmod(0o700)
     said = refusal(tmp_path / "home")
     assert f"in {tmp_path}/home (root itself may not)" in said
