@@ -22,6 +22,7 @@ from api.errors import (
     Internal,
     MethodNotAllowed,
     NotFound,
+    PayloadTooLarge,
     Refusal,
     UnsupportedMediaType,
     ValidationFailed,
@@ -88,6 +89,35 @@ class Trace:
             await answer(Request(scope), Internal())(scope, receive, send_with_headers)
 
 
+class Limit:
+    """Refuses bodies that are too large, before they are read as far as their length is told."""
+
+    def __init__(self, app: ASGIApp, largest: int) -> None:
+        """Wrap `app`; `largest` is in bytes."""
+        self.app, self.largest = app, largest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 413, or let the body through as long as it keeps within."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        told = dict(scope["headers"]).get(b"content-length", b"")
+        if told.isdigit() and int(told[:20]) > self.largest:
+            await answer(Request(scope), PayloadTooLarge())(scope, receive, send)
+            return
+        taken = 0
+
+        async def bounded() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.largest:  # the framework lets only its own exception through here
+                raise HTTPException(PayloadTooLarge.status)
+            return message
+
+        await self.app(scope, bounded, send)
+
+
 def strict_query(request: Request) -> None:
     """Refuse unknown query parameters, and repeats of one that takes a single value.
 
@@ -147,6 +177,9 @@ def answer(request: Request, refusal: Refusal) -> Response:
 
 def install(app: FastAPI) -> None:
     """Answer every refusal and every failure as a problem."""
+    if app.max_body_size is not None:  # the framework's own limiter answers in plain text
+        app.add_middleware(Limit, largest=app.max_body_size)
+        app.max_body_size = None
 
     @app.exception_handler(Refusal)
     async def refused(request: Request, refusal: Refusal) -> Response:

@@ -5,9 +5,8 @@ one set (`event_intake`). Items run in the order of what they refer to.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
@@ -18,7 +17,6 @@ from sqlmodel import col
 
 from api import clock
 from api.auth.caller import Caller
-from api.auth.permissions import Permission
 from api.auth.scope import visible
 from api.errors import (
     Deferred,
@@ -31,7 +29,6 @@ from api.errors import (
     Unavailable,
     ValidationFailed,
 )
-from api.models.base import Record
 from api.models.batch import (
     BatchCreate,
     BatchItem,
@@ -41,80 +38,16 @@ from api.models.batch import (
     FieldConflict,
     Operation,
 )
-from api.models.households import Household, HouseholdCreate, HouseholdUpdate
-from api.models.members import Member, MemberCreate, MemberUpdate
-from api.models.support_events import SupportEvent, SupportEventCreate, SupportEventUpdate
-from api.models.teams import Team, TeamCreate, TeamUpdate
+from api.models.support_events import SupportEventCreate
 from api.models.types import Creation, Input, Output
 from api.problems import body_of, from_database, from_validation, pointer_of
-from api.services import households, members, support_events, teams
+from api.services import support_events
+from api.services.batch_nouns import NOUNS, Noun
 from api.services.writing import ANY_VERSION
 
 ORDER_SENT = ("households", "members", "teams", "support_events")
 ORDER_DONE = ("teams", "members", "households", "support_events")
 
-
-@dataclass(frozen=True)
-class Noun:
-    """How the items of one resource are written, and what each of it needs."""
-
-    table: type[Record]
-    reading: Permission
-    writing: Permission
-    changing: Permission
-    creation: type[Creation]
-    change: type[Input]
-    create: Callable[..., Awaitable[tuple[Output, bool]]]
-    update: Callable[..., Awaitable[Output]]
-    delete: Callable[..., Awaitable[None]] | None
-
-
-NOUNS = {
-    "teams": Noun(
-        Team,
-        Permission.teams_read,
-        Permission.teams_write,
-        Permission.team_link_write,
-        TeamCreate,
-        TeamUpdate,
-        teams.create_team,
-        teams.update_team,
-        teams.delete_team,
-    ),
-    "members": Noun(
-        Member,
-        Permission.members_read,
-        Permission.members_write,
-        Permission.members_write,
-        MemberCreate,
-        MemberUpdate,
-        members.create_member,
-        members.update_member,
-        members.delete_member,
-    ),
-    "households": Noun(
-        Household,
-        Permission.households_read,
-        Permission.households_write,
-        Permission.households_write,
-        HouseholdCreate,
-        HouseholdUpdate,
-        households.create_household,
-        households.update_household,
-        households.delete_household,
-    ),
-    "support_events": Noun(
-        SupportEvent,
-        Permission.events_read,
-        Permission.events_write,
-        Permission.events_write,
-        SupportEventCreate,
-        SupportEventUpdate,
-        support_events.create_support_event,
-        support_events.update_support_event,
-        None,
-    ),
-}
 
 type Key = tuple[str, int]
 type Done = tuple[BatchOutcome, int | None] | Refusal

@@ -1,7 +1,6 @@
 """Signing in: people by password, systems by client credentials."""
 
 import base64
-import binascii
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
@@ -67,7 +66,7 @@ def _basic(authorization: str) -> tuple[str, str] | None:
         return None
     try:
         name, colon, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, or not text
         return None
     return (unquote_plus(name), unquote_plus(secret)) if colon else None
 

@@ -26,7 +26,7 @@ from api.models.support_events import (
     SupportEventUpdate,
 )
 from api.pagination import Order, paginate
-from api.services import event_intake, external_ids
+from api.services import event_intake, event_references, external_ids
 from api.services.masking import mask, sees_people
 from api.services.places import under
 from api.services.writing import changed_values, check_version, locked, touch
@@ -57,7 +57,7 @@ def read_event(caller: Caller, event: SupportEvent) -> SupportEventRead:
         values["beneficiary"] = BeneficiaryRead(
             age_band=event.beneficiary_age_band, gender=event.beneficiary_gender
         )
-    places = (event, event.team_id), (event_intake.home_of(event), None)
+    places = (event, event.team_id), (event_references.home_of(event), None)
     hidden = () if sees_people(caller, event.created_by, *places) else PERSONAL
     return SupportEventRead(**mask(values, hidden))
 
@@ -165,8 +165,8 @@ async def update_support_event(
     if event is None:  # what only may be read is not locked
         await get_support_event(session, caller, event_id)
         raise InsufficientRole
-    home = event_intake.home_of(event)
-    if not event_intake.may_write(caller, home, event.team_id, event.member_ids):
+    home = event_references.home_of(event)
+    if not event_references.may_write(caller, home, event.team_id, event.member_ids):
         raise InsufficientRole
     current = read_event(caller, event)
     check_version(current, expected)
