@@ -31,22 +31,22 @@ from api.routers import (
 )
 from api.settings import Settings
 
-NOUNS = (
+NOUNS = (  # the busiest first: a path is looked for in this order
+    support_events,
+    batch,
+    observations,
+    teams,
+    households,
+    members,
+    memberships,
+    admin_units,
+    service_types,
+    indicators,
     sessions,
     me,
     users,
     clients,
     role_grants,
-    admin_units,
-    service_types,
-    indicators,
-    teams,
-    members,
-    memberships,
-    households,
-    support_events,
-    batch,
-    observations,
 )
 
 

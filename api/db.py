@@ -36,7 +36,6 @@ def create_engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        pool_pre_ping=True,
         connect_args={
             "timeout": 10,
             "server_settings": {

@@ -118,7 +118,7 @@ class Limit:
         await self.app(scope, bounded, send)
 
 
-def strict_query(request: Request) -> None:
+async def strict_query(request: Request) -> None:
     """Refuse unknown query parameters, and repeats of one that takes a single value.
 
     A typo is never ignored. Operations that have parameters declare them as one model, which

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -89,8 +89,27 @@ class Served:
         pytest.fail("never ready")
 
     def stop(self, how: int = signal.SIGTERM) -> None:
-        self.process.send_signal(how)
-        self.process.wait(20)
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            self.process.wait(20)
+
+
+type Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve a folder; whatever still runs at the end is stopped."""
+    running: list[Served] = []
+
+    def start(data: Path, *arguments: str) -> Served:
+        running.append(Served(data, *arguments))
+        running[-1].wait()
+        return running[-1]
+
+    yield start
+    for served in running:
+        served.stop()
 
 
 @pytest.fixture(scope="module")
@@ -117,20 +136,23 @@ def sign_in(served: Served, username: str) -> httpx.Client:
 
 
 def test_a_stranger_records_an_event_and_sees_it_on_the_dashboard(demo: Served) -> None:
-    leader, officer = sign_in(demo, "demo.team_leader"), sign_in(demo, "demo.commune_admin")
     query = {"indicator": "events.count", "period": "2026-03"}
-    before = officer.get("/v1/observations", params=query).json()["items"][0]["value"]
-    (team,) = leader.get("/v1/teams").json()["items"]
-    event = {
-        "team_id": team["id"],
-        "service_type": "ID.ACTIVATE",
-        "occurred_at": "2026-03-26T09:30:00+07:00",
-        "outcome": "completed",
-        "mode": "assisted",
-        "channel": "household_visit",
-    }
-    assert leader.post("/v1/support-events", json=event).status_code == 201
-    after = officer.get("/v1/observations", params=query).json()["items"][0]["value"]
+    with (
+        sign_in(demo, "demo.team_leader") as leader,
+        sign_in(demo, "demo.commune_admin") as officer,
+    ):
+        before = officer.get("/v1/observations", params=query).json()["items"][0]["value"]
+        (team,) = leader.get("/v1/teams").json()["items"]
+        event = {
+            "team_id": team["id"],
+            "service_type": "ID.ACTIVATE",
+            "occurred_at": "2026-03-26T09:30:00+07:00",
+            "outcome": "completed",
+            "mode": "assisted",
+            "channel": "household_visit",
+        }
+        assert leader.post("/v1/support-events", json=event).status_code == 201
+        after = officer.get("/v1/observations", params=query).json()["items"][0]["value"]
     assert after == before + 1
 
 
@@ -153,16 +175,14 @@ def test_a_port_in_use_is_said_in_one_line(demo: Served, tmp_path: Path) -> None
     assert is_one_line(noidai(tmp_path, "serve", "--port", str(demo.port)), "--port")
 
 
-def test_what_was_committed_survives_a_killed_server(tmp_path: Path) -> None:
-    first = Served(tmp_path)
-    first.wait()
+def test_what_was_committed_survives_a_killed_server(serve: Serve, tmp_path: Path) -> None:
+    first = serve(tmp_path)
     made = noidai(
         tmp_path, "bootstrap", "--username", "admin", "--password-stdin", stdin="a long password\n"
     )
     assert made.returncode == 0, made.stderr
     first.stop(signal.SIGKILL)
-    second = Served(tmp_path)
-    second.wait()
+    second = serve(tmp_path)
     body = {"username": "admin", "password": "a long password"}
     token = httpx.post(f"{second.url}/v1/sessions", json=body).json()["access_token"]
     me = httpx.get(f"{second.url}/v1/me", headers={"Authorization": f"Bearer {token}"}).json()
@@ -175,12 +195,10 @@ def test_what_was_committed_survives_a_killed_server(tmp_path: Path) -> None:
     assert again.returncode == 1
 
 
-def test_two_workers_serve_the_same_keys(tmp_path: Path) -> None:
-    served = Served(tmp_path, "--workers", "2")
-    served.wait()
+def test_two_workers_serve_the_same_keys(serve: Serve, tmp_path: Path) -> None:
+    served = serve(tmp_path, "--workers", "2")
     keys = {httpx.get(f"{served.url}/.well-known/jwks.json").text for _ in range(20)}
     assert len(keys) == 1
-    served.stop()
 
 
 def test_faults_of_the_surroundings_are_said_in_one_line(tmp_path: Path) -> None:
