@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from api import clock
-from api.auth.caller import Caller
+from api.auth.caller import Caller, resolve
 from api.auth.permissions import Permission
 from api.auth.scope import visible
 from api.errors import FieldError, InsufficientRole, NotFound, Refusal, ValidationFailed
+from api.models.admin_units import AdminUnit
 from api.models.members import Membership
 from api.models.support_events import (
     BeneficiaryRead,
@@ -25,7 +26,7 @@ from api.models.support_events import (
     SupportEventRead,
     SupportEventUpdate,
 )
-from api.pagination import Order, paginate
+from api.pagination import Order, Source, paginate
 from api.services import event_intake, event_references, external_ids
 from api.services.masking import mask, sees_people
 from api.services.places import under
@@ -108,8 +109,37 @@ async def list_support_events(
 
     newest = query.sort is EventSort.newest
     order = Order(col(SupportEvent.occurred_at), col(SupportEvent.id), newest)
-    page = await paginate(session, caller.cursors, query, statement, order, read)
+    sources = await _sources(session, caller, query)
+    page = await paginate(session, caller.cursors, query, statement, order, read, sources)
     return SupportEventPage(**dict(page))
+
+
+async def _sources(session: AsyncSession, caller: Caller, query: SupportEventQuery) -> list[Source]:
+    """Return what drives the list: a filter's teams or units, else the caller's whole scope.
+
+    None where a filter finds few rows by an index of its own.
+    """
+    event = SupportEvent
+    if query.household_id or query.external_id or query.member_id:
+        return []
+    if query.team_id:
+        return [(col(event.team_id), query.team_id)]
+    reach = caller.reach(Permission.events_read)
+    teams: list[Source] = [
+        (col(event.team_commune_key), reach.communes),
+        (col(event.team_unit_key), reach.units),
+        (col(event.team_id), reach.teams),
+    ]
+    if query.unit_id:
+        units = select(col(AdminUnit.key)).where(col(AdminUnit.id).in_(query.unit_id))
+        keys = frozenset(key for key in await session.scalars(units) if key is not None)
+        reach, teams = (await resolve(session, {keys}, caller.tree))[keys], []
+    places: list[Source] = [
+        (col(event.province_key), reach.provinces),
+        (col(event.commune_key), reach.communes),
+        (col(event.unit_key), reach.units),
+    ]
+    return [source for source in places + teams if source[1]]
 
 
 def _one(caller: Caller, event_id: UUID) -> Select[SupportEvent]:
