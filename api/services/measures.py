@@ -103,6 +103,10 @@ _WITHIN = f"""
     and e.occurred_at < cast(cast(:last as date) + 1 as timestamp) at time zone 'Asia/Ho_Chi_Minh'
 """
 _KIND = frozenset({By.kind})
+_STANDING = """
+    u.deleted_at is null and u.key in (
+        select unit_key from placement where ancestor_key = any(cast(:roots as integer[])))
+"""
 
 TEAMS = Measure("period p cross join team t", "t.unit_key", where=(_ACTIVE,), dimensions=_KIND)
 TEAMS_FOUNDED = Measure(
@@ -136,7 +140,8 @@ VILLAGES = Measure(
     "period p cross join admin_unit u",
     "u.key",
     where=(
-        "u.level = 'village' and u.deleted_at is null",
+        "u.level = 'village'",
+        _STANDING,
         "coalesce(u.valid_from <= p.at, true) and coalesce(p.at <= u.valid_to, true)",
     ),
 )
@@ -155,7 +160,8 @@ def _official(level: str) -> Measure:
         "period p cross join admin_unit u",
         "u.key",
         where=(
-            f"u.level = '{level}' and u.deleted_at is null",
+            f"u.level = '{level}'",
+            _STANDING,
             "coalesce(u.valid_from <= p.tree, true) and coalesce(p.tree <= u.valid_to, true)",
         ),
     )
@@ -168,7 +174,8 @@ def _official_with(level: str, facts: str, *where: str) -> Measure:
         "c.ancestor_key",
         where=(
             f"c.level = '{level}'",
-            "coalesce(lower(c.during) <= p.tree, true) and coalesce(p.tree < upper(c.during), true)",
+            "coalesce(lower(c.during) <= p.tree, true)",
+            "coalesce(p.tree < upper(c.during), true)",
             *where,
         ),
         value=DISTINCT,
