@@ -21,6 +21,8 @@ from api.settings import Settings, SettingsError
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
 )
+keys = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens.")
+app.add_typer(keys, name="keys")
 EMBEDDED_SECRET = "secret_key"  # noqa: S105 - a file's name
 
 
@@ -237,6 +239,31 @@ def demo(
         except DemoError as error:
             _stop(str(error))
         _show_accounts(urls)
+
+
+@keys.command()
+def rotate() -> None:
+    """Sign with a new key; the old one verifies until its last token has expired."""
+    from api.auth.secrets import Secrets
+    from api.auth.tokens import Tokens
+
+    settings = _settings()
+    _check_settings(settings)
+
+    async def run(url: str, secret: str) -> str:
+        engine = db.create_engine(url)
+        try:
+            async with db.transaction(engine) as session:
+                tokens = Tokens(settings.issuer, settings.access_token_minutes, Secrets(secret))
+                return await tokens.rotate(session)
+        finally:
+            await engine.dispose()
+
+    with _database(settings) as urls:
+        if settings.embedded:
+            asyncio.run(db.migrate(urls.owner))
+        kid = asyncio.run(run(urls.app, _secret(settings)))
+    typer.echo(f"{kid} signs from now on; running services follow within seconds")
 
 
 @app.command()

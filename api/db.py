@@ -55,9 +55,16 @@ def create_engine(
 
 
 @asynccontextmanager
-async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
-    """Open a session in one transaction: committed at the end, rolled back on any exception."""
+async def transaction(
+    engine: AsyncEngine, *, snapshot: bool = False
+) -> AsyncIterator[AsyncSession]:
+    """Open a session in one transaction: committed at the end, rolled back on any exception.
+
+    With `snapshot` all its statements see the same moment, so that what they find adds up.
+    """
     async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+        if snapshot:
+            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         yield session
 
 

@@ -158,6 +158,16 @@ class PreconditionRequired(Refusal):
     status, code = 428, "precondition_required"
 
 
+class RateLimited(Refusal):
+    """Too often: come back after the seconds that `Retry-After` tells."""
+
+    status, code, retryable = 429, "rate_limited", True
+
+    def __init__(self, seconds: int) -> None:
+        """Say when to come back."""
+        super().__init__(headers={"Retry-After": str(seconds)})
+
+
 class Internal(Refusal):
     """A fault of ours; the request id leads to it."""
 

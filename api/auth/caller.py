@@ -78,7 +78,10 @@ class Caller:
 _PRINCIPAL = text("""
     select p.kind, p.name, p.member_id, tree.version as tree,
            set_config('noidai.principal', p.id::text, true)
-    from principal p, tree where p.id = :id and p.disabled_at is null
+    from principal p, tree
+    where p.id = :id and p.disabled_at is null
+      and (cast(:session as uuid) is null
+           or exists (select from session s where s.id = :session and s.principal_id = p.id))
 """)
 _GRANTS = text("""
     select g.id, g.role, g.unit_id, g.unit_key, g.team_id, g.valid_from, g.valid_to,
@@ -101,12 +104,21 @@ _REACHES = text("""
 
 
 async def load(
-    session: AsyncSession, principal_id: UUID, today: date, secrets: Secrets, cursors: Cursors
+    session: AsyncSession,
+    principal_id: UUID,
+    today: date,
+    secrets: Secrets,
+    cursors: Cursors,
+    session_id: UUID | None = None,
 ) -> Caller:
-    """Read a principal with its grants as of today; 401 when it is gone or disabled."""
-    found = (await session.execute(_PRINCIPAL, {"id": principal_id})).one_or_none()
+    """Read a principal with its grants as of today; 401 when it is gone, disabled or signed out.
+
+    `session_id` is the session that the access token belongs to; systems have none.
+    """
+    known = {"id": principal_id, "session": session_id}
+    found = (await session.execute(_PRINCIPAL, known)).one_or_none()
     if found is None:
-        raise Unauthenticated("the account is gone or disabled")
+        raise Unauthenticated("the account is gone or disabled, or the session has ended")
     rows = await session.execute(_GRANTS, {"id": principal_id, "today": today})
     grants = tuple(
         Grant(

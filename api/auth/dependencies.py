@@ -19,8 +19,12 @@ from api.pagination import Cursors
 
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:
-    """Give one transaction to a request: it commits before the answer leaves."""
-    async with transaction(request.app.state.engine) as session:
+    """Give one transaction to a request: it commits before the answer leaves.
+
+    A request that only reads sees one moment: its totals, pages and shares agree.
+    """
+    reads = request.method == "GET"
+    async with transaction(request.app.state.engine, snapshot=reads) as session:
         yield session
 
 
@@ -57,9 +61,15 @@ def require(permission: Permission) -> Callable[..., Awaitable[Caller]]:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated
-        principal_id = await tokens_of(request).verify(token.strip(), session)
+        principal_id, session_id = await tokens_of(request).verify(token.strip(), session)
+        request.state.session_id = session_id
         caller = await callers.load(
-            session, principal_id, clock.today(), secrets_of(request), cursors_of(request)
+            session,
+            principal_id,
+            clock.today(),
+            secrets_of(request),
+            cursors_of(request),
+            session_id,
         )
         await callers.enter(session, caller, permission)
         return caller

@@ -1,7 +1,7 @@
 """Principals: people who sign in (users) and systems (clients), and the keys that sign tokens."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, StringConstraints
@@ -31,6 +31,8 @@ class Principal(SQLModel, table=True):
     name: str
     member_id: UUID | None = None
     must_change_password: bool = False
+    public_jwks: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    """A client's public keys (RFC 7517): it signs in by `private_key_jwt` and has no secret."""
     disabled_at: AwareDatetime | None = None
     version: int = 1
     created_at: AwareDatetime
@@ -62,7 +64,6 @@ Username = Annotated[
     ),
 ]
 Password = Annotated[str, Bound(min_length=8, max_length=256), AfterValidator(clean)]
-GivenSecret = Annotated[str, Bound(min_length=1, max_length=256), AfterValidator(clean)]
 
 
 class UserCreate(Creation):
@@ -84,10 +85,51 @@ class UserRead(Output):
     must_change_password: bool
 
 
+class KeyType(StrEnum):
+    """Kinds of public keys."""
+
+    EC = "EC"
+    RSA = "RSA"
+
+
+def _base64url(shortest: int, longest: int) -> StringConstraints:
+    return StringConstraints(min_length=shortest, max_length=longest, pattern=r"^[A-Za-z0-9_\-]+$")
+
+
+Coordinate = Annotated[str, _base64url(43, 43)]
+Modulus = Annotated[str, _base64url(342, 1366)]
+Exponent = Annotated[str, _base64url(1, 8)]
+KeyName = Annotated[str, Bound(min_length=1, max_length=255), AfterValidator(clean)]
+
+
+class PublicKey(Input):
+    """A public key (RFC 7517): EC P-256 for ES256, or RSA of 2048 bits or more for RS256."""
+
+    kty: KeyType
+    kid: KeyName | None = None
+    use: Annotated[str, StringConstraints(pattern="^sig$")] | None = None
+    alg: Annotated[str, StringConstraints(pattern="^(ES256|RS256)$")] | None = None
+    crv: Annotated[str, StringConstraints(pattern="^P-256$")] | None = None
+    x: Coordinate | None = None
+    y: Coordinate | None = None
+    n: Modulus | None = None
+    e: Exponent | None = None
+
+
+class PublicKeys(Input):
+    """The public keys of a client; several while it replaces one."""
+
+    keys: list[PublicKey] = Field(min_length=1, max_length=10)
+
+
 class ClientCreate(Creation):
-    """A system that signs in by client credentials (RFC 6749, section 4.4)."""
+    """A system that signs in by client credentials (RFC 6749, section 4.4).
+
+    With `jwks` it signs assertions (`private_key_jwt`, RFC 7523) and gets no secret.
+    """
 
     name: Name
+    jwks: PublicKeys | None = None
 
 
 class ClientRead(Output):
@@ -98,24 +140,9 @@ class ClientRead(Output):
 
 
 class ClientSecret(ClientRead):
-    """A system with its secret, which is shown this once."""
+    """A system with its secret, which is shown this once; none when it has keys."""
 
-    client_secret: str
-
-
-class SessionCreate(Input):
-    """A person's sign-in."""
-
-    username: GivenSecret
-    password: GivenSecret
-
-
-class TokenRead(SQLModel):
-    """An access token (RFC 9068); send it as `Authorization: Bearer …`."""
-
-    access_token: str
-    token_type: str = "Bearer"  # noqa: S105 - the scheme's name
-    expires_in: int
+    client_secret: str | None
 
 
 class GrantOfMe(SQLModel):

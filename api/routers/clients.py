@@ -20,7 +20,7 @@ async def create_client(
     request: Request,
     response: Response,
 ) -> ClientSecret:
-    """Create a system; `client_secret` is shown this once."""
+    """Create a system; `client_secret` is shown this once, and null with `jwks`."""
     client = await principals.create_client(session, caller, body)
     return created(request, response, (client, True))
 

@@ -1,15 +1,50 @@
-"""/v1/sessions: people sign in."""
+"""/v1/sessions: people sign in, stay signed in, and sign out."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
-from api.auth.dependencies import Session, tokens_of
-from api.models.principals import SessionCreate, TokenRead
+from api.auth.dependencies import Session, SignedIn, tokens_of
+from api.models.sessions import SessionCreate, SessionRefresh, TokenRead
 from api.services import sessions
 
-router = APIRouter(prefix="/sessions", tags=["identity"])
+router = APIRouter(tags=["identity"])
+NO_STORE = {"Cache-Control": "no-store"}
 
 
-@router.post("", operation_id="create_session", status_code=201)
-async def create_session(request: Request, session: Session, body: SessionCreate) -> TokenRead:
-    """Sign a person in. 401 `invalid_credentials` does not say which of the two was wrong."""
-    return await sessions.sign_in(session, tokens_of(request), body.username, body.password)
+@router.post("/sessions", operation_id="create_session", status_code=201)
+async def create_session(
+    request: Request, response: Response, session: Session, body: SessionCreate
+) -> TokenRead:
+    """Sign a person in. 401 `invalid_credentials` does not say which of the two was wrong.
+
+    Whoever guesses is slowed down: 429 `rate_limited` with `Retry-After`.
+    """
+    response.headers.update(NO_STORE)
+    address = request.client.host if request.client else ""
+    return await sessions.sign_in(
+        session, tokens_of(request), body.username, body.password, address
+    )
+
+
+@router.post("/sessions:refresh", operation_id="refresh_session")
+async def refresh_session(
+    request: Request, response: Response, session: Session, body: SessionRefresh
+) -> TokenRead:
+    """Give new tokens for the refresh token; each is used once.
+
+    The last one may be repeated until its successor is used: an answer may have been lost. Any
+    older one was copied, and ends the session: 401 `unauthenticated`, also after 90 idle days.
+    """
+    response.headers.update(NO_STORE)
+    return await sessions.refresh(session, tokens_of(request), body.refresh_token)
+
+
+@router.delete("/sessions/current", operation_id="delete_current_session", status_code=204)
+async def delete_current_session(request: Request, session: Session, _caller: SignedIn) -> None:
+    """Sign out: this session's tokens end at once. 404 for a system, which has no session."""
+    await sessions.sign_out(session, request.state.session_id)
+
+
+@router.delete("/sessions", operation_id="delete_sessions", status_code=204)
+async def delete_sessions(session: Session, caller: SignedIn) -> None:
+    """Sign out everywhere: the tokens of all the caller's sessions end at once."""
+    await sessions.sign_out_everywhere(session, caller)

@@ -3,14 +3,19 @@
 from typing import Any
 from uuid import UUID
 
+from jose import jwk
+from jose.exceptions import JWKError
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import select
+from sqlmodel import col, select
 
 from api import clock, ids
 from api.auth.caller import Caller
 from api.auth.passwords import hash_secret, new_secret
-from api.errors import Conflict, FieldError, IdConflict, NotFound
+from api.auth.permissions import Permission
+from api.auth.scope import visible
+from api.errors import Conflict, FieldError, IdConflict, NotFound, ValidationFailed, not_found_at
+from api.models.members import Member
 from api.models.principals import (
     ClientCreate,
     ClientSecret,
@@ -18,10 +23,14 @@ from api.models.principals import (
     MeRead,
     Principal,
     PrincipalKind,
+    PublicKeys,
     UserCreate,
     UserRead,
 )
 from api.services.admin_units import get_unit
+from api.services.oauth import ASSERTION_ALGORITHMS
+
+SHORTEST_RSA = 2048
 
 
 async def insert_principal(session: AsyncSession, **values: Any) -> Principal | None:
@@ -39,7 +48,14 @@ def _user(row: Principal) -> UserRead:
 async def create_user(
     session: AsyncSession, caller: Caller, given: UserCreate
 ) -> tuple[UserRead, bool]:
-    """Create a person who signs in. 409 `conflict` when the name is taken."""
+    """Create a person who signs in. 409 `conflict` when the name is taken.
+
+    A user may stand for a member whom the caller can see: 422 `not_found` for any other.
+    """
+    if given.member_id:
+        seen = visible(Member, caller, Permission.members_read)
+        if await session.scalar(seen.where(col(Member.id) == given.member_id)) is None:
+            raise not_found_at("/member_id")
     content = caller.secrets.hash_content(given.model_dump(exclude={"id"}))
     user_id = given.id or ids.new_id()
     made = await insert_principal(
@@ -65,9 +81,13 @@ async def create_user(
 
 
 async def create_client(session: AsyncSession, caller: Caller, given: ClientCreate) -> ClientSecret:
-    """Create a system; its secret is shown this once, so a repeated id is a conflict."""
+    """Create a system; its secret is shown this once, so a repeated id is a conflict.
+
+    With keys of its own it gets no secret: one is hashed all the same, and thrown away.
+    """
     client_id = given.id or ids.new_id()
     secret = new_secret()
+    keys = _usable(given.jwks) if given.jwks else None
     made = await insert_principal(
         session,
         id=client_id,
@@ -75,19 +95,37 @@ async def create_client(session: AsyncSession, caller: Caller, given: ClientCrea
         login=str(client_id),
         secret_hash=await hash_secret(secret),
         name=given.name,
+        public_jwks=keys,
         created_by=caller.id,
     )
     if made is None:
         raise IdConflict
-    return _client(made, secret)
+    return _client(made, None if keys else secret)
 
 
-def _client(row: Principal, secret: str) -> ClientSecret:
+def _usable(jwks: PublicKeys) -> dict[str, Any]:
+    """Return keys as they are kept; 422 for one that cannot verify anything, or is too weak."""
+    kept = jwks.model_dump(mode="json", exclude_none=True)
+    for index, key in enumerate(kept["keys"]):
+        try:
+            parsed: Any = jwk.construct(key, ASSERTION_ALGORITHMS[key["kty"]])
+            strong = key["kty"] == "EC" or parsed.prepared_key.key_size >= SHORTEST_RSA
+        except (JWKError, ValueError, KeyError):
+            strong = False
+        if not strong:
+            raise ValidationFailed(FieldError(f"/jwks/keys/{index}", "key_invalid"))
+    return kept
+
+
+def _client(row: Principal, secret: str | None) -> ClientSecret:
     return ClientSecret(**row.model_dump(), client_id=row.login, client_secret=secret)
 
 
 async def rotate_secret(session: AsyncSession, caller: Caller, client_id: UUID) -> ClientSecret:
-    """Give a client that the caller made a new secret; the old one ends at once."""
+    """Give a client that the caller made a new secret; the old one ends at once.
+
+    409 for one that signs with keys of its own.
+    """
     client = await session.scalar(
         select(Principal)
         .where(
@@ -99,6 +137,8 @@ async def rotate_secret(session: AsyncSession, caller: Caller, client_id: UUID) 
     )
     if client is None:
         raise NotFound
+    if client.public_jwks is not None:
+        raise Conflict(FieldError("/jwks", "signs_with_keys"))
     secret = new_secret()
     client.secret_hash = await hash_secret(secret)
     client.version += 1

@@ -516,7 +516,8 @@ async def test_a_version_that_is_none(world: World, superuser: AsyncEngine) -> N
     versions += ['"\x00"', '"١"'.encode().decode("latin-1"), "**"]
     async with nothing_written(superuser):
         for operation in world.operations:
-            if operation.method not in {"PATCH", "DELETE"} or "memberships" in operation.path:
+            bare = "memberships" in operation.path or "/sessions" in operation.path
+            if operation.method not in {"PATCH", "DELETE"} or bare:
                 continue
             body: Any = {} if operation.method == "PATCH" else None
             missing = await world.client.request(operation.method, operation.path, json=body)

@@ -12,6 +12,7 @@ from api.documents import operations
 COMMITTED = Path(__file__).parents[2] / "openapi" / "openapi.v1.json"
 ANONYMOUS = {
     "create_session",
+    "refresh_session",
     "create_access_token",
     "get_jwks",
     "get_oauth_metadata",
