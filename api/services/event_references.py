@@ -99,6 +99,7 @@ async def gather(session: AsyncSession, caller: Caller, facts: Sequence[Fact]) -
     for fact in facts:
         if team := found.teams.get(fact.team_id):
             asked |= {(fact.unit_id or team.unit_id, fact.day), (team.unit_id, fact.day)}
+            asked.add((team.unit_id, clock.today()))
     found.places = await find_places(session, asked)
     found.successors = await find_successors(session, found.places.values())
     return found
@@ -121,8 +122,11 @@ def may_write(caller: Caller, home: PlacedRow, team_id: UUID, members: Sequence[
     return team_id in reach.teams and (leads or caller.member_id in members)
 
 
-def _check_service(fact: Fact, service: ServiceType | None) -> FieldError | None:
-    if service is None:
+def _check_service(fact: Fact, team: Team, found: References) -> FieldError | None:
+    """Refuse a service of another province (as the tree stands today), or of other days."""
+    service = found.services.get(fact.service_type)
+    home = found.places.get((team.unit_id, clock.today()))
+    if service is None or service.province_key not in {None, getattr(home, "province_key", None)}:
         return FieldError("/service_type", "not_found")
     starts, ends = service.active_from or date.min, service.active_to or date.max
     if not starts <= fact.day <= ends or (service.status == "retired" and not service.active_to):
@@ -156,10 +160,7 @@ def faults(caller: Caller, fact: Fact, team: Team, found: References) -> list[Fi
     errors = _check_members(fact, found)
     if fact.occurred_at > clock.now() + CLOCK_SKEW:
         errors.append(FieldError("/occurred_at", "in_the_future"))
-    errors += filter(
-        None,
-        (_check_team(fact, team), _check_service(fact, found.services.get(fact.service_type))),
-    )
+    errors += filter(None, (_check_team(fact, team), _check_service(fact, team, found)))
     if fact.household_id and fact.household_id not in found.households:
         errors.append(FieldError("/household_id", "not_found"))
     if not errors and not may_write(caller, team, team.id, fact.member_ids):

@@ -712,3 +712,19 @@ async def test_five_hundred_events_take_as_many_statements_as_one(
             assert outcomes == {outcome: size}
             counts.append(len(sent))
         assert counts[0] == counts[1], outcome
+
+
+async def test_a_service_of_another_province_is_none(lao_cai: Province, as_: As) -> None:
+    child = {"name_vi": "Dịch vụ riêng", "name_en": "A service of one's own"}
+    for province, code in ((HA_NOI, "PS.GUIDE.HN"), (LAO_CAI, "PS.GUIDE.LC")):
+        admin = await as_(Role.province_admin, at=province)
+        await make(admin, "service-types", code=code, parent_code="PS.GUIDE", **child)
+    leader = await lao_cai.leader_of(lao_cai.muong_khuong)
+    answers = {}
+    for code in ("PS.GUIDE.HN", "PS.GUIDE.NO", "PS.GUIDE.LC"):
+        event = lao_cai.muong_khuong.event(service_type=code)
+        answers[code] = await leader.post("/v1/support-events", json=event)
+    assert answers["PS.GUIDE.LC"].status_code == 201
+    foreign, absent = answers["PS.GUIDE.HN"], answers["PS.GUIDE.NO"]
+    assert foreign.status_code == absent.status_code == 422
+    assert foreign.json()["errors"] == absent.json()["errors"]
