@@ -14,7 +14,14 @@ from api import ids
 from api.auth.passwords import hash_secret
 from api.models.role_grants import Role
 
-As = Callable[..., Awaitable[httpx.AsyncClient]]
+
+class Person(httpx.AsyncClient):
+    """Somebody who is signed in."""
+
+    principal_id: UUID
+
+
+As = Callable[..., Awaitable[Person]]
 PASSWORD = "a long enough password"
 
 NATION = ids.official_unit_id("nation", "VN")
@@ -48,7 +55,7 @@ class Country:
         at: UUID = NATION,
         team: UUID | None = None,
         member: UUID | None = None,
-    ) -> httpx.AsyncClient:
+    ) -> Person:
         """Return a client that is signed in as a new person with the roles at a unit."""
         person = ids.new_id()
         async with self.superuser.connect() as connection:
@@ -68,12 +75,12 @@ class Country:
             for role in roles:
                 await self.grant(person, role, at, team)
         token, _ = self.app.state.tokens.issue(person, "tests")
-        client = httpx.AsyncClient(
+        client = Person(
             transport=httpx.ASGITransport(self.app),
             base_url="http://noidai.test",
             headers={"Authorization": f"Bearer {token}", "Accept-Language": "en"},
         )
-        client.principal_id = person  # type: ignore[attr-defined]
+        client.principal_id = person
         return client
 
     async def grant(self, person: UUID, role: Role, at: UUID, team: UUID | None = None) -> None:
@@ -198,7 +205,7 @@ class Province:
             await Place.found(country, BAO_THANG, "Phú Thịnh"),
         )
 
-    async def leader_of(self, place: Place) -> httpx.AsyncClient:
+    async def leader_of(self, place: Place) -> Person:
         """Sign in the leader of a place's team."""
         return await self.country.sign_in(
             Role.team_leader,

@@ -127,7 +127,7 @@ async def test_an_assertion_that_does_not_hold_is_refused(
         "the public key as a secret": jwt.encode(system.claims(), public[27:], "HS256"),
         "another subject": system.signed(sub=other.client_id),
         "another issuer": system.signed(iss=other.client_id),
-        "a person": system.signed(sub=str(person.principal_id)),  # type: ignore[attr-defined]
+        "a person": system.signed(sub=str(person.principal_id)),
         "nobody": system.signed(sub="nobody"),
         "an odd subject": system.signed(sub="\0\ud800"),
         "a subject of another type": system.signed(sub={"a": [1]}),

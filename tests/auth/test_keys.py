@@ -19,7 +19,7 @@ from api.app import create_app
 from api.db import transaction
 from api.settings import Settings
 from tests.conftest import SECRET
-from tests.factories import PASSWORD, As
+from tests.factories import PASSWORD, As, Person
 
 
 async def rotate(app: FastAPI) -> str:
@@ -42,8 +42,8 @@ async def published(client: httpx.AsyncClient) -> list[str]:
     return [key["kid"] for key in keys]
 
 
-async def sign_in(client: httpx.AsyncClient, person: httpx.AsyncClient) -> str:
-    login = f"user.{person.principal_id}"  # type: ignore[attr-defined]
+async def sign_in(client: httpx.AsyncClient, person: Person) -> str:
+    login = f"user.{person.principal_id}"
     response = await client.post("/v1/sessions", json={"username": login, "password": PASSWORD})
     return str(response.json()["access_token"])
 
@@ -68,7 +68,7 @@ async def test_an_unknown_key_is_looked_up(
     new = await rotate(app)
     other = create_app(settings, database, SECRET)
     async with other.router.lifespan_context(other):
-        token, _ = other.state.tokens.issue(person.principal_id, "tests")  # type: ignore[attr-defined]
+        token, _ = other.state.tokens.issue(person.principal_id, "tests")
     assert kid_of(token) == new
     response = await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
     assert response.status_code == 200

@@ -172,7 +172,7 @@ async def test_whoever_holds_every_half_of_a_split_commune_holds_it(country: Cou
     one = await country.sign_in(Role.commune_admin, at=halves[0])
     assert (await one.get(f"/v1/teams/{team['id']}")).status_code == 404
     both = await country.sign_in(Role.commune_admin, at=halves[0])
-    await country.grant(both.principal_id, Role.commune_admin, halves[1])  # type: ignore[attr-defined]
+    await country.grant(both.principal_id, Role.commune_admin, halves[1])
     assert (await both.get(f"/v1/teams/{team['id']}")).status_code == 200
 
 

@@ -175,7 +175,7 @@ type Tokens = dict[str, Any]
 async def login_of(country: Country) -> str:
     """Return the name of a new person, whose password is `PASSWORD`."""
     person = await country.sign_in()
-    person_id: UUID = person.principal_id  # type: ignore[attr-defined]
+    person_id: UUID = person.principal_id
     return f"user.{person_id}"
 
 

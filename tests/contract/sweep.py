@@ -371,7 +371,7 @@ class Spot:
         spot.ids["admin-units"] = [villages[1]["id"]]  # nothing is in it: it may be deleted
         await spot.settle(country, household=True)
         person = await country.sign_in()
-        user = str(person.principal_id)  # type: ignore[attr-defined]
+        user = str(person.principal_id)
         spot.ids |= {"clients": [], "users": [user], "usernames": [f"user.{user}"]}
         spot.ids["communes"] = [str(commune)]
         return spot
@@ -399,9 +399,9 @@ class Spot:
                 continue
             await self._delete(path)
         self.leader = await country.sign_in(member=UUID(self.ids["members"][0]))
-        person = self.leader.principal_id  # type: ignore[attr-defined]
+        person = self.leader.principal_id
         other = await country.sign_in()
-        self.ids["principals"] = [str(other.principal_id)]  # type: ignore[attr-defined]
+        self.ids["principals"] = [str(other.principal_id)]
         grants = [
             await make(
                 self.admin,

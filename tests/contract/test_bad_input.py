@@ -95,7 +95,7 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
     """One person with many roles, and an id for each path."""
     country, place = lao_cai.country, lao_cai.muong_khuong
     client = await country.sign_in(Role.national_admin, at=NATION, member=UUID(place.leader["id"]))
-    person = client.principal_id  # type: ignore[attr-defined]
+    person = client.principal_id
     await country.grant(person, Role.province_admin, lao_cai.unit_id)
     await country.grant(person, Role.commune_admin, MUONG_KHUONG)
     await country.grant(person, Role.portal_client, lao_cai.unit_id)

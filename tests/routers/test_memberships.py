@@ -111,7 +111,7 @@ async def test_officers_write_memberships_of_their_own_teams(as_: As, lao_cai: P
         assert problem(await client.put(url(here), json=body)) == (403, "insufficient_role")
         assert problem(await client.delete(url(here))) == (403, "insufficient_role")
     mixed = await as_(Role.auditor, at=LAO_CAI)
-    await lao_cai.country.grant(mixed.principal_id, Role.commune_admin, here.unit_id)  # type: ignore[attr-defined]
+    await lao_cai.country.grant(mixed.principal_id, Role.commune_admin, here.unit_id)
     for path in (*crossing, url(there)):  # seen, but not to be written
         assert problem(await mixed.put(path, json=body)) == (403, "insufficient_role")
 

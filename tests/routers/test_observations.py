@@ -800,11 +800,11 @@ async def test_a_team_from_elsewhere_keeps_its_kind(ground: Ground, as_: As) -> 
 async def test_the_default_root_is_the_scope(ground: Ground, as_: As, country: Country) -> None:
     query: Row = {"indicator": "events.count", "period": "2025"}
     reader = await as_(Role.ioc_reader, at=HONG_HA)
-    await country.grant(reader.principal_id, Role.youth_coordinator, BA_DINH)  # type: ignore[attr-defined]
-    await country.grant(reader.principal_id, Role.partner, LAO_CAI)  # type: ignore[attr-defined]
+    await country.grant(reader.principal_id, Role.youth_coordinator, BA_DINH)
+    await country.grant(reader.principal_id, Role.partner, LAO_CAI)
     items = (await ground.ask(reader, **query))["items"]
     assert {item["unit_id"] for item in items} == {str(HONG_HA), str(BA_DINH)}
-    await country.grant(reader.principal_id, Role.ioc_reader, HA_NOI)  # type: ignore[attr-defined]
+    await country.grant(reader.principal_id, Role.ioc_reader, HA_NOI)
     (whole,) = (await ground.ask(reader, **query))["items"]
     assert whole["unit_id"] == str(HA_NOI)
 

@@ -49,7 +49,7 @@ async def test_a_grantor_keeps_to_its_own_row(as_: As, lao_cai: Province) -> Non
     assert level.json()["errors"][0]["code"] == "role_level"
     itself = await grant(
         province,
-        str(province.principal_id),  # type: ignore[attr-defined]
+        str(province.principal_id),
         "commune_admin",
         unit_id=str(MUONG_KHUONG),
     )
@@ -74,7 +74,7 @@ async def test_a_grant_acts_at_once_and_ends_at_once(lao_cai: Province) -> None:
     assert (await stranger.get("/v1/teams")).status_code == 403
     given = await grant(
         officer,
-        str(stranger.principal_id),  # type: ignore[attr-defined]
+        str(stranger.principal_id),
         "team_leader",
         unit_id=lao_cai.muong_khuong.village["id"],
         team_id=lao_cai.muong_khuong.team["id"],
@@ -93,7 +93,7 @@ async def test_a_grant_acts_at_once_and_ends_at_once(lao_cai: Province) -> None:
 async def test_a_grant_holds_between_its_days(as_: As) -> None:
     province = await as_(Role.province_admin, at=LAO_CAI)
     stranger = await as_()
-    who = str(stranger.principal_id)  # type: ignore[attr-defined]
+    who = str(stranger.principal_id)
     over = {"valid_from": "2024-01-01", "valid_to": "2024-12-31"}
     for unit, days in ((MUONG_KHUONG, over), (BAO_THANG, {"valid_from": "2199-01-01"})):
         given = await grant(province, who, "commune_admin", unit_id=str(unit), **days)

@@ -307,7 +307,7 @@ async def test_a_leader_changes_the_zalo_link_only(as_: As, lao_cai: Province) -
     assert (await read_only.get())["leader_id"] == place.leader["id"]
     assert problem(await read_only.patch(name="Khác")) == (403, "insufficient_role")
     mixed = await as_(Role.auditor, at=LAO_CAI)
-    await lao_cai.country.grant(mixed.principal_id, Role.commune_admin, MUONG_KHUONG)  # type: ignore[attr-defined]
+    await lao_cai.country.grant(mixed.principal_id, Role.commune_admin, MUONG_KHUONG)
     readable = Row(mixed, "teams", lao_cai.bao_thang.team["id"])
     assert [a.status_code for a in (await readable.patch(name="X"), await readable.delete())] == [
         403,
