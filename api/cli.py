@@ -45,7 +45,8 @@ def _settings() -> Settings:
 def _database(settings: Settings, *, serving: bool = False) -> Iterator[embedded.Urls]:
     """Give the owner's and the service's URL: of the configured database, or of our own."""
     if settings.database_url is not None:
-        yield embedded.Urls(owner=settings.database_url, app=settings.database_url)
+        owner = settings.database_owner_url or settings.database_url
+        yield embedded.Urls(owner=owner, app=settings.database_url)
         return
     with embedded.running(settings.data_dir, serving=serving) as urls:
         yield urls
@@ -130,7 +131,7 @@ def serve(
     with _database(settings, serving=True) as urls:
         if settings.embedded:
             asyncio.run(db.migrate(urls.owner))
-        elif pending := asyncio.run(db.pending(urls.owner)):
+        elif pending := asyncio.run(db.pending(urls.app)):
             _stop(f"the database lacks {len(pending)} migration(s): run `noidai migrate` first")
         if demo and settings.embedded:
             from api.demo import is_empty

@@ -110,7 +110,7 @@ def _ensure_app_role(connection: Connection) -> None:
     connection.execute(text(f"grant usage on schema public to {APP_ROLE}"))
 
 
-async def pending(owner_url: str) -> list[str]:
+async def pending(url: str) -> list[str]:
     """Return the migrations that the database lacks, oldest first."""
 
     def compare(connection: Connection) -> list[str]:
@@ -121,7 +121,7 @@ async def pending(owner_url: str) -> list[str]:
             for step in reversed(list(script.iterate_revisions("heads", known or "base")))
         ]
 
-    engine = create_async_engine(_url(owner_url), connect_args={"timeout": 10})
+    engine = create_async_engine(_url(url), connect_args={"timeout": 10})
     try:
         async with engine.connect() as connection:
             return await connection.run_sync(compare)

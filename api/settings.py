@@ -18,7 +18,9 @@ class Settings(BaseSettings):
     )
 
     database_url: str | None = None
-    """An existing PostgreSQL 18, as the role that owns the tables. Unset: an embedded one."""
+    """An existing PostgreSQL 18. Unset: an embedded one."""
+    database_owner_url: str | None = None
+    """The same database as the role that owns the tables, for migrations; unset: the same URL."""
     data_dir: Path = Path(".noidai")
     """Where the embedded PostgreSQL and its secret live."""
     secret_key: SecretStr | None = Field(default=None, min_length=32)

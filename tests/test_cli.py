@@ -238,6 +238,13 @@ def test_a_configured_database_is_migrated_first(server: str, tmp_path: Path) ->
     assert plan.stdout.startswith("0001 ")
     assert noidai(tmp_path, "migrate", **settings).returncode == 0
     assert noidai(tmp_path, "migrate", "--plan", **settings).stdout == ""
+    apart = settings | {
+        "NOIDAI_DATABASE_URL": url.replace("noidai_owner@", "noidai_app@"),
+        "NOIDAI_DATABASE_OWNER_URL": url,
+    }
+    admin = ("bootstrap", "--username", "admin", "--password-stdin")
+    made = noidai(tmp_path, *admin, stdin="a long password\n", **apart)
+    assert made.returncode == 0, made.stderr
 
 
 def test_every_command_helps_itself(tmp_path: Path) -> None:
