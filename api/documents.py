@@ -7,7 +7,6 @@ from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
-from fastapi.routing import iter_route_contexts
 from fastapi.staticfiles import StaticFiles
 
 from api.errors import refusals
@@ -98,9 +97,3 @@ def install(app: FastAPI) -> None:
             swagger_favicon_url="/docs/assets/favicon.svg",
             swagger_ui_parameters={"validatorUrl": None, "docExpansion": "none"},
         )
-
-
-def operations(app: FastAPI) -> list[Any]:
-    """Return every operation of the contract, with its path, dependencies and operation id."""
-    found = [route for route in iter_route_contexts(app.routes) if hasattr(route, "operation_id")]
-    return [route for route in found if getattr(route, "include_in_schema", False)]

@@ -102,19 +102,6 @@ class Placement(SQLModel, table=True):
     model_config = {"arbitrary_types_allowed": True}
 
 
-class VillageType(StrEnum):
-    """What a village is called in its place. Open: others may come."""
-
-    thon = "thôn"
-    ban = "bản"
-    ap = "ấp"
-    khom = "khóm"
-    to_dan_pho = "tổ dân phố"
-    lang = "làng"
-    buon = "buôn"
-    khu_pho = "khu phố"
-
-
 class AdminUnitCreate(Creation):
     """A village. Official units come with their legal documents, by a reorganisation."""
 

@@ -1,11 +1,12 @@
 """Units through time: reading the dated tree; open to every signed-in caller."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, and_, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from sqlmodel import col
@@ -102,23 +103,31 @@ async def list_units(session: AsyncSession, caller: Caller, query: AdminUnitQuer
     return AdminUnitPage(**dict(page))
 
 
-async def get_unit(session: AsyncSession, unit_id: UUID, day: date | None = None) -> AdminUnitRead:
-    """Return a unit as it is on a day; before its first or after its last, as it was then."""
+async def get_units(
+    session: AsyncSession, unit_ids: Collection[UUID], day: date | None = None
+) -> dict[UUID, AdminUnitRead]:
+    """Return units as they are on a day; before their first or after their last, as then."""
     when = day or clock.today()
     statement = (
         _units()
-        .where(col(AdminUnit.id) == unit_id)
+        .where(col(AdminUnit.id).in_(unit_ids))
+        .ext(distinct_on(col(AdminUnit.id)))
         .order_by(
+            col(AdminUnit.id),
             col(State.during).contains(when).desc(),
             (func.coalesce(func.lower(col(State.during)), date.min) > when).asc(),
             func.lower(col(State.during)).desc().nulls_last(),
         )
-        .limit(1)
     )
-    row = (await session.execute(statement)).one_or_none()
-    if row is None:
+    return {unit.id: unit for unit in _read((await session.execute(statement)).all())}
+
+
+async def get_unit(session: AsyncSession, unit_id: UUID, day: date | None = None) -> AdminUnitRead:
+    """Return one unit, as `get_units` does; 404 when there is none."""
+    found = await get_units(session, [unit_id], day)
+    if unit_id not in found:
         raise NotFound
-    return _read([row])[0]
+    return found[unit_id]
 
 
 async def get_lineage(session: AsyncSession, unit_id: UUID) -> Lineage:

@@ -27,7 +27,7 @@ from api.models.principals import (
     UserCreate,
     UserRead,
 )
-from api.services.admin_units import get_unit
+from api.services.admin_units import get_units
 from api.services.oauth import ASSERTION_ALGORITHMS
 
 SHORTEST_RSA = 2048
@@ -149,19 +149,18 @@ async def rotate_secret(session: AsyncSession, caller: Caller, client_id: UUID) 
 
 async def who_am_i(session: AsyncSession, caller: Caller) -> MeRead:
     """Return the principal behind the token with the grants that hold today."""
-    grants = []
-    for grant in caller.grants:
-        unit = await get_unit(session, grant.unit_id)
-        grants.append(
-            GrantOfMe(
-                id=grant.id,
-                role=grant.role,
-                unit_id=grant.unit_id,
-                unit_name=unit.name,
-                unit_level=unit.level,
-                team_id=grant.team_id,
-            )
+    units = await get_units(session, {grant.unit_id for grant in caller.grants})
+    grants = [
+        GrantOfMe(
+            id=grant.id,
+            role=grant.role,
+            unit_id=grant.unit_id,
+            unit_name=units[grant.unit_id].name,
+            unit_level=units[grant.unit_id].level,
+            team_id=grant.team_id,
         )
+        for grant in caller.grants
+    ]
     return MeRead(
         id=caller.id,
         kind=PrincipalKind(caller.kind),
