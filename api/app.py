@@ -1,14 +1,18 @@
 """The application: wiring only."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
-from api import documents, requests
+from api import documents, gate, requests
+from api.auth.callers import Callers
 from api.auth.secrets import Secrets
 from api.auth.tokens import Tokens
 from api.db import create_engine, transaction
+from api.driver import open_pool
 from api.pagination import Cursors
 from api.routers import (
     admin_units,
@@ -56,6 +60,7 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
     `secret` is `NOIDAI_SECRET_KEY`, or what the embedded mode keeps beside its data.
     """
     secrets = Secrets(secret)
+    shares = gate.Shares(settings.rate_limit, settings.rate_limit_url)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,7 +71,19 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         )
         async with transaction(app.state.engine) as session:
             await app.state.tokens.load_keys(session)
+        app.state.hot = await open_pool(
+            database_url,
+            size=settings.database_pool_size,
+            statement_timeout_ms=settings.statement_timeout_ms,
+        )
+        app.state.callers = Callers(app.state.engine, database_url, secrets, app.state.cursors)
+        watching = asyncio.create_task(app.state.callers.watch.run())
         yield
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await app.state.hot.close()
+        await shares.close()
         await app.state.engine.dispose()
 
     app = FastAPI(
@@ -76,13 +93,28 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
-        max_body_size=settings.max_body_bytes,
         dependencies=[Depends(requests.strict_query)],
     )
     app.state.secrets = secrets
     app.state.cursors = Cursors(secrets.cursors)
     app.state.tokens = Tokens(settings.issuer, settings.access_token_minutes, secrets)
     requests.install(app)
+    app.add_middleware(gate.Limit, largest=settings.max_body_bytes, deepest=settings.max_json_depth)
+    app.add_middleware(
+        gate.Gate,
+        shares=shares,
+        places=settings.max_concurrent_requests,
+        seconds=settings.request_timeout_seconds,
+    )
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=gate.SENT,
+            expose_headers=gate.SHOWN,
+            max_age=600,
+        )
     app.add_middleware(requests.Trace)
     v1 = APIRouter(prefix="/v1")
     for noun in NOUNS:

@@ -13,6 +13,11 @@ from api.errors import refusals
 from api.problems import MEDIA_TYPE
 
 ASSETS = Path(__file__).parent / "data" / "docs"
+PAGE_POLICY: Final = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+)
+"""What the page may load: our own files, and the two blocks that Swagger UI's page carries."""
 DESCRIPTION: Final[dict[str, Any]] = {
     "title": "Nối Dài",
     "version": "1.0.0",
@@ -89,7 +94,7 @@ def install(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
+        page = get_swagger_ui_html(
             openapi_url="/openapi.json",
             title="Nối Dài",
             swagger_js_url="/docs/assets/swagger-ui-bundle.js",
@@ -97,3 +102,5 @@ def install(app: FastAPI) -> None:
             swagger_favicon_url="/docs/assets/favicon.svg",
             swagger_ui_parameters={"validatorUrl": None, "docExpansion": "none"},
         )
+        page.headers["content-security-policy"] = PAGE_POLICY
+        return page

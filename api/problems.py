@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from pydantic_core import to_jsonable_python
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -168,6 +169,7 @@ _PASSING = {
     "57P03",  # cannot_connect_now
     "53300",  # too_many_connections
 }
+_CONNECTION = "08"
 _KNOWN: Mapping[str, type[Refusal]] = {
     "23505": errors.Conflict,  # unique_violation: somebody was faster
     "23P01": errors.Conflict,  # exclusion_violation
@@ -175,12 +177,21 @@ _KNOWN: Mapping[str, type[Refusal]] = {
 }
 
 
+def sqlstate_of(failure: Exception) -> str:
+    """Return the database's code for a failure, of the driver or wrapped by the toolkit."""
+    return str(getattr(getattr(failure, "orig", failure), "sqlstate", None))
+
+
 def from_database(failure: Exception) -> Refusal:
     """Tell a conflict from a database that is away or too slow (503) and a fault of ours (500)."""
-    state = getattr(getattr(failure, "orig", None), "sqlstate", None)
-    if known := _KNOWN.get(str(state)):
+    state = sqlstate_of(failure)
+    if known := _KNOWN.get(state):
         return known()
-    away = isinstance(failure, (PoolTimeout, InterfaceError, OperationalError, OSError))
-    if isinstance(failure, DBAPIError) and (failure.connection_invalidated or state in _PASSING):
-        away = True
-    return errors.Unavailable() if away else errors.Internal()
+    away = isinstance(
+        failure,
+        (PoolTimeout, InterfaceError, OperationalError, OSError, asyncpg.InterfaceError),
+    )
+    lost = isinstance(failure, DBAPIError) and failure.connection_invalidated
+    if away or lost or state in _PASSING or state.startswith(_CONNECTION):
+        return errors.Unavailable()
+    return errors.Internal()

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from typing import Any, get_args, get_origin
 
+import asyncpg
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -22,7 +23,6 @@ from api.errors import (
     Internal,
     MethodNotAllowed,
     NotFound,
-    PayloadTooLarge,
     Refusal,
     UnsupportedMediaType,
     ValidationFailed,
@@ -45,6 +45,7 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-frame-options": "DENY",
     "strict-transport-security": "max-age=31536000",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
 
@@ -87,35 +88,6 @@ class Trace:
             if started:
                 raise
             await answer(Request(scope), Internal())(scope, receive, send_with_headers)
-
-
-class Limit:
-    """Refuses bodies that are too large, before they are read as far as their length is told."""
-
-    def __init__(self, app: ASGIApp, largest: int) -> None:
-        """Wrap `app`; `largest` is in bytes."""
-        self.app, self.largest = app, largest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 413, or let the body through as long as it keeps within."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        told = dict(scope["headers"]).get(b"content-length", b"")
-        if told.isdigit() and int(told[:20]) > self.largest:
-            await answer(Request(scope), PayloadTooLarge())(scope, receive, send)
-            return
-        taken = 0
-
-        async def bounded() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self.largest:  # the framework lets only its own exception through here
-                raise HTTPException(PayloadTooLarge.status)
-            return message
-
-        await self.app(scope, bounded, send)
 
 
 async def strict_query(request: Request) -> None:
@@ -177,9 +149,6 @@ def answer(request: Request, refusal: Refusal) -> Response:
 
 def install(app: FastAPI) -> None:
     """Answer every refusal and every failure as a problem."""
-    if app.max_body_size is not None:  # the framework's own limiter answers in plain text
-        app.add_middleware(Limit, largest=app.max_body_size)
-        app.max_body_size = None
 
     @app.exception_handler(Refusal)
     async def refused(request: Request, refusal: Refusal) -> Response:
@@ -199,6 +168,8 @@ def install(app: FastAPI) -> None:
         return answer(request, from_status(failure.status_code, headers))
 
     @app.exception_handler(SQLAlchemyError)
+    @app.exception_handler(asyncpg.PostgresError)
+    @app.exception_handler(asyncpg.InterfaceError)
     @app.exception_handler(OSError)
     async def database(request: Request, failure: Exception) -> Response:
         refusal = from_database(failure)

@@ -1,9 +1,11 @@
 """Every setting: `NOIDAI_*` variables or a `.env` file, read once and never changed."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from limits import parse
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class SettingsError(Exception):
@@ -30,8 +32,29 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=1, le=65535)
     access_token_minutes: int = Field(default=10, ge=1, le=60)
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
+    max_json_depth: int = Field(default=32, ge=8, le=500)
+    max_concurrent_requests: int = Field(default=256, ge=1)
+    """Requests that a worker has under way; more are asked to come back (503)."""
+    request_timeout_seconds: float = Field(default=30, gt=0, le=600)
+    rate_limit: str = "1000/minute"
+    """Requests of a principal, or of a network address before sign-in, e.g. `1000/minute`."""
+    rate_limit_url: str | None = Field(default=None, pattern=r"^rediss?://")
+    """Redis or Valkey, which counts for all workers; unset: each worker counts its own."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins of web pages that may call the service, separated by commas; `*` means any."""
     database_pool_size: int = Field(default=10, ge=1, le=100)
     statement_timeout_ms: int = Field(default=15_000, ge=100)
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_limit(cls, value: str) -> str:
+        parse(value)
+        return value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
     @property
     def embedded(self) -> bool:

@@ -87,7 +87,9 @@ async def superuser(database: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings without any file or variable of the machine's own."""
-    return Settings(_env_file=None, data_dir=tmp_path, database_pool_size=20)
+    return Settings(
+        _env_file=None, data_dir=tmp_path, database_pool_size=20, rate_limit="1000000/minute"
+    )
 
 
 @pytest.fixture

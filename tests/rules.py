@@ -10,6 +10,8 @@ from api import ids
 
 type Body = dict[str, Any]
 AT_ONCE = 20
+OF_THE_REQUEST = frozenset({"x-request-id", "ratelimit"})
+"""Headers that differ between any two requests of a caller: its name, what is left of the share."""
 
 
 def fault(response: httpx.Response) -> tuple[int, str, str]:
@@ -30,7 +32,8 @@ def same_answer(one: httpx.Response, other: httpx.Response) -> bool:
     ids_of = [answer.json()["request_id"].encode() for answer in (one, other)]
     blank = [answer.content.replace(i, b"") for answer, i in zip((one, other), ids_of, strict=True)]
     headers = [
-        {k: v for k, v in answer.headers.items() if k != "x-request-id"} for answer in (one, other)
+        {k: v for k, v in answer.headers.items() if k not in OF_THE_REQUEST}
+        for answer in (one, other)
     ]
     return blank[0] == blank[1] and headers[0] == headers[1]
 

@@ -1,9 +1,9 @@
 """The caller of a request: who it is, and where each of its permissions holds today."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.auth.permissions import FACT_READS, MATRIX, TEAM_ROLES, Permission
 from api.auth.scope import Reach
 from api.auth.secrets import Secrets
-from api.errors import InsufficientRole, Unauthenticated
+from api.clock import reporting_day
+from api.errors import Unauthenticated
 from api.models.role_grants import Role
 from api.pagination import Cursors
 
@@ -57,8 +58,36 @@ class Caller:
     grants: tuple[Grant, ...]
     reaches: Mapping[Permission, Reach]
     tree: Tree
+    session_id: UUID | None
     secrets: Secrets = field(repr=False)
     cursors: Cursors = field(repr=False)
+    scopes: str = field(repr=False)
+    """The reaches as the database takes them (`noidai.scopes`)."""
+    context: str = ""
+    """Who asks, by which grant, in which request, as the database takes it (`noidai.context`)."""
+
+    def asking(self, permission: Permission, request_id: str) -> "Caller":
+        """Return the caller within one request, to which every trace of it will point.
+
+        Totals are counted from rows that their reader may not list: only a request for totals
+        presents its reach to the tables of facts.
+        """
+        grant = next((g.id for g in self.grants if permission in MATRIX[g.role]), None)
+        context = {
+            "principal": str(self.id),
+            "session": self.session_id and str(self.session_id),
+            "grant": grant and str(grant),
+            "request_id": request_id,
+        }
+        scopes = self.scopes
+        if permission is Permission.aggregates_read:
+            reaches = dict.fromkeys(FACT_READS, self.reach(permission))
+            scopes = written({**self.reaches, **reaches})
+        return replace(self, scopes=scopes, context=json.dumps(context))
+
+    def holds(self, now: datetime) -> bool:
+        """Tell whether what was read of the caller is still so, unless the database says else."""
+        return self.tree.day == reporting_day(now)
 
     def reach(self, permission: Permission) -> Reach:
         """Return where the permission holds."""
@@ -143,8 +172,10 @@ async def load(
         grants,
         reaches,
         tree,
+        session_id,
         secrets,
         cursors,
+        written(reaches),
     )
 
 
@@ -190,35 +221,33 @@ async def resolve(
     return {keys: _KNOWN[tree, keys] if keys else NOWHERE for keys in sets}
 
 
-async def enter(session: AsyncSession, caller: Caller, permission: Permission) -> None:
-    """Tell the database, for this transaction, where the caller's permissions hold.
-
-    403 when no grant carries the permission. Totals are counted from rows that their reader may
-    not list: only a request for totals presents its reach to the tables of facts.
-    """
-    if not caller.has(permission):
-        raise InsufficientRole
-    reaches = dict(caller.reaches)
-    if permission is Permission.aggregates_read:
-        reaches = dict.fromkeys(FACT_READS, caller.reach(permission))
-    await present(session, reaches)
-
-
-async def present(session: AsyncSession, reaches: Mapping[Permission, Reach]) -> None:
-    """Give row-level security its arrays until the end of the transaction."""
-    by_reach: dict[Reach, list[str]] = {}
-    for permission, reach in reaches.items():
-        by_reach.setdefault(reach, []).append(permission.value)
-    scopes = [
-        {
-            "permissions": permissions,
+def written(reaches: Mapping[Permission, Reach]) -> str:
+    """Return reaches as row-level security reads them: by permission, keys with commas."""
+    known: dict[Reach, dict[str, str]] = {}
+    for reach in set(reaches.values()):
+        arrays: dict[str, Sequence[object]] = {
             "provinces": sorted(reach.provinces),
             "communes": sorted(reach.communes),
             "units": sorted(reach.units),
             "teams": sorted(map(str, reach.teams)),
         }
-        for reach, permissions in by_reach.items()
-    ]
-    await session.execute(
-        text("select set_config('noidai.scopes', :scopes, true)"), {"scopes": json.dumps(scopes)}
-    )
+        known[reach] = {
+            name: ",".join(str(key) for key in array) for name, array in arrays.items() if array
+        }
+    return json.dumps({permission.value: known[reach] for permission, reach in reaches.items()})
+
+
+_ENTER = text("""
+    select set_config('noidai.scopes', :scopes, true), set_config('noidai.context', :context, true)
+""")
+
+
+async def enter(session: AsyncSession, caller: Caller) -> None:
+    """Tell the database, for this transaction, who asks and where the permissions hold."""
+    await session.execute(_ENTER, {"scopes": caller.scopes, "context": caller.context})
+
+
+async def present(session: AsyncSession, reaches: Mapping[Permission, Reach]) -> None:
+    """Give row-level security other reaches than a caller's own, until the transaction's end."""
+    scopes = {"scopes": written(reaches)}
+    await session.execute(text("select set_config('noidai.scopes', :scopes, true)"), scopes)

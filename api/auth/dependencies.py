@@ -7,14 +7,14 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api import clock
 from api.auth import caller as callers
 from api.auth.caller import Caller
-from api.auth.permissions import Permission
+from api.auth.permissions import CHANGES_RIGHTS, Permission
 from api.auth.secrets import Secrets
 from api.auth.tokens import Tokens
 from api.db import transaction
-from api.errors import Unauthenticated
+from api.driver import Connection
+from api.errors import InsufficientRole, Unauthenticated
 from api.pagination import Cursors
 
 
@@ -26,9 +26,19 @@ async def _session(request: Request) -> AsyncIterator[AsyncSession]:
     reads = request.method == "GET"
     async with transaction(request.app.state.engine, snapshot=reads) as session:
         yield session
+    if not reads and getattr(request.state, "changes_rights", False):
+        request.app.state.callers.forget()  # this worker need not hear of it first
 
 
 Session = Annotated[AsyncSession, Depends(_session, scope="function")]
+
+
+async def _hot_connection(request: Request) -> Connection:
+    """Give the pool whose statements are transactions of their own."""
+    return cast("Connection", request.app.state.hot)
+
+
+HotConnection = Annotated[Connection, Depends(_hot_connection)]
 _bearer = HTTPBearer(auto_error=False, bearerFormat="at+jwt", scheme_name="accessToken")
 
 
@@ -47,6 +57,27 @@ def cursors_of(request: Request) -> Cursors:
     return cast("Cursors", request.app.state.cursors)
 
 
+async def _caller(request: Request, permission: Permission) -> Caller:
+    """Return whoever sends the request, when some grant of theirs carries the permission.
+
+    A refusal is never given from memory: a right may have been granted a moment ago.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated
+    app = request.app.state
+    verified = app.tokens.remembered(token)
+    if verified is None:
+        async with transaction(app.engine) as session:
+            verified = await app.tokens.verify(token, session)
+    caller: Caller = await app.callers.find(verified.principal_id, verified.session_id)
+    if not caller.has(permission):
+        caller = await app.callers.find(verified.principal_id, verified.session_id, anew=True)
+        if not caller.has(permission):
+            raise InsufficientRole
+    return caller.asking(permission, request.state.request_id)
+
+
 def require(permission: Permission) -> Callable[..., Awaitable[Caller]]:
     """Return the dependency that lets in whoever holds `permission` somewhere.
 
@@ -58,21 +89,22 @@ def require(permission: Permission) -> Callable[..., Awaitable[Caller]]:
         session: Session,
         _scheme: Annotated[object, Depends(_bearer)] = None,
     ) -> Caller:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated
-        principal_id, session_id = await tokens_of(request).verify(token.strip(), session)
-        request.state.session_id = session_id
-        caller = await callers.load(
-            session,
-            principal_id,
-            clock.today(),
-            secrets_of(request),
-            cursors_of(request),
-            session_id,
-        )
-        await callers.enter(session, caller, permission)
+        caller = await _caller(request, permission)
+        request.state.changes_rights = permission in CHANGES_RIGHTS
+        await callers.enter(session, caller)
         return caller
+
+    enter.permission = permission  # type: ignore[attr-defined]
+    return enter
+
+
+def hot(permission: Permission) -> Callable[..., Awaitable[Caller]]:
+    """Return the same dependency for a hot path, whose statements bring the scope themselves."""
+
+    async def enter(
+        request: Request, _scheme: Annotated[object, Depends(_bearer)] = None
+    ) -> Caller:
+        return await _caller(request, permission)
 
     enter.permission = permission  # type: ignore[attr-defined]
     return enter
@@ -84,6 +116,8 @@ BatchWriter = Annotated[Caller, Depends(require(Permission.batch_write))]
 CatalogueWriter = Annotated[Caller, Depends(require(Permission.catalogue_extend))]
 EventReader = Annotated[Caller, Depends(require(Permission.events_read))]
 EventWriter = Annotated[Caller, Depends(require(Permission.events_write))]
+HotEventReader = Annotated[Caller, Depends(hot(Permission.events_read))]
+HotEventWriter = Annotated[Caller, Depends(hot(Permission.events_write))]
 HouseholdReader = Annotated[Caller, Depends(require(Permission.households_read))]
 HouseholdWriter = Annotated[Caller, Depends(require(Permission.households_write))]
 IndicatorWriter = Annotated[Caller, Depends(require(Permission.indicators_write))]

@@ -120,6 +120,11 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
 FACT_READS: Final = _READS - {P.aggregates_read}
 """What totals are counted from: reading totals is not reading these rows."""
 
+CHANGES_RIGHTS: Final = frozenset(
+    {P.open, P.principals_write, P.teams_write, P.villages_write, P.members_write}
+)
+"""What is done under these may change who reaches what: grants, sessions, the tree."""
+
 TEAM_ROLES: Final = frozenset({Role.team_leader, Role.team_member})
 """Roles that hold in one team, and in the households of that team's unit."""
 

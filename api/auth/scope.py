@@ -6,7 +6,7 @@ security in the database applies the same arrays again (`scope_keys`, `scope_tea
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID
 
 from sqlalchemy import (
@@ -45,6 +45,14 @@ class PlacedRow(Protocol):
     @property
     def province_key(self) -> int | None:
         """Its province on the row's day; the nation's own key for what hangs on the nation."""
+
+
+class Spot(NamedTuple):
+    """Where something is placed."""
+
+    unit_key: int
+    commune_key: int | None
+    province_key: int | None
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,9 @@ async def refresh_session(
 
 
 @router.delete("/sessions/current", operation_id="delete_current_session", status_code=204)
-async def delete_current_session(request: Request, session: Session, _caller: SignedIn) -> None:
+async def delete_current_session(session: Session, caller: SignedIn) -> None:
     """Sign out: this session's tokens end at once. 404 for a system, which has no session."""
-    await sessions.sign_out(session, request.state.session_id)
+    await sessions.sign_out(session, caller)
 
 
 @router.delete("/sessions", operation_id="delete_sessions", status_code=204)

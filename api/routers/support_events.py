@@ -5,7 +5,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.auth.dependencies import EventReader, EventWriter, Session
+from api.auth.dependencies import (
+    EventReader,
+    EventWriter,
+    HotConnection,
+    HotEventReader,
+    HotEventWriter,
+    Session,
+)
 from api.models.support_events import (
     SupportEventCreate,
     SupportEventPage,
@@ -35,25 +42,25 @@ async def list_support_events(
 
 @router.post("", operation_id="create_support_event", status_code=201)
 async def create_support_event(
-    session: Session,
-    caller: EventWriter,
+    database: HotConnection,
+    caller: HotEventWriter,
     body: SupportEventCreate,
     request: Request,
     response: Response,
 ) -> SupportEventRead:
     """Record one act of help by a team in the caller's scope."""
     return created(
-        request, response, await support_events.create_support_event(session, caller, body)
+        request, response, await support_events.create_support_event(database, caller, body)
     )
 
 
 @router.get("/{support_event_id}", operation_id="get_support_event")
 async def get_support_event(
-    session: Session, caller: EventReader, support_event_id: UUID, response: Response
+    database: HotConnection, caller: HotEventReader, support_event_id: UUID, response: Response
 ) -> SupportEventRead:
     """Return an event."""
     return tagged(
-        response, await support_events.get_support_event(session, caller, support_event_id)
+        response, await support_events.get_support_event(database, caller, support_event_id)
     )
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, cast
 from uuid import UUID
 
+from asyncpg import PostgresError
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,6 +19,7 @@ from sqlmodel import col
 from api import clock
 from api.auth.caller import Caller
 from api.auth.scope import visible
+from api.driver import connection_of
 from api.errors import (
     Deferred,
     FieldError,
@@ -40,8 +42,8 @@ from api.models.batch import (
 )
 from api.models.support_events import SupportEventCreate
 from api.models.types import Creation, Input, Output
-from api.problems import body_of, from_database, from_validation, pointer_of
-from api.services import support_events
+from api.problems import body_of, from_database, from_validation, pointer_of, sqlstate_of
+from api.services import event_intake
 from api.services.batch_nouns import NOUNS, Noun
 from api.services.writing import ANY_VERSION
 
@@ -116,14 +118,17 @@ class Batch:
                 bodies[index] = cast("SupportEventCreate", body)
         if not bodies:
             return
-        outcomes = await support_events.create_events(
-            self.session, self.caller, list(bodies.values())
+        outcomes = await event_intake.insert_events(
+            await connection_of(self.session), self.caller, list(bodies.values())
         )
-        by_index = dict(zip(bodies, outcomes, strict=True))
-        for index, item in items:
-            if outcome := by_index.get(index):
-                done = outcome if isinstance(outcome, Refusal) else _made(*outcome)
-                self.settle(("support_events", index), item, done)
+        sent = dict(items)
+        for index, outcome in zip(bodies, outcomes, strict=True):
+            key = "support_events", index
+            if isinstance(outcome, Refusal):
+                self.settle(key, sent[index], outcome)
+            else:
+                row, is_new = outcome
+                self.settle(key, sent[index], _made(row["version"], is_new))
 
     def _read(self, resource: str, item: BatchItem) -> Input | None:
         """Validate an item; refuse one whose references could not be created in this batch."""
@@ -149,7 +154,8 @@ class Batch:
     async def _write(self, noun: Noun, item: BatchItem, body: Input | None) -> Done:
         """Create, change or delete one row."""
         if isinstance(body, Creation):
-            return _made(*await noun.create(self.session, self.caller, body))
+            made, is_new = await noun.create(self.session, self.caller, body)
+            return _made(made.version, is_new)
         expected = _version(item.if_match)
         if body is None:
             return await self._delete(noun, item.id, expected)
@@ -180,8 +186,8 @@ class Batch:
         return BatchOutcome.deleted, None
 
 
-def _made(resource: Output, is_new: bool) -> tuple[BatchOutcome, int]:
-    return (BatchOutcome.created if is_new else BatchOutcome.unchanged), resource.version
+def _made(version: int, is_new: bool) -> tuple[BatchOutcome, int]:
+    return (BatchOutcome.created if is_new else BatchOutcome.unchanged), version
 
 
 def _references(data: dict[str, Any]) -> set[UUID]:
@@ -255,8 +261,8 @@ async def _run(session: AsyncSession, caller: Caller, sent: BatchCreate) -> Batc
                 )
                 if broken or sent.dry_run:
                     await savepoint.rollback()
-        except DBAPIError as failure:
-            circle = getattr(failure.orig, "sqlstate", None) in CIRCLES
+        except (DBAPIError, PostgresError) as failure:
+            circle = sqlstate_of(failure) in CIRCLES
             if attempt == ATTEMPTS or not circle:
                 raise
             continue

@@ -3,18 +3,15 @@
 A fixed number of statements, whatever the number of events.
 """
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from pydantic_core import to_jsonable_python
-from sqlalchemy import Uuid, text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
 
 from api import clock, ids
 from api.auth.caller import Caller
+from api.driver import Connection, attempt, connection_of
 from api.errors import IdConflict, Refusal, ValidationFailed, not_found_at
 from api.models.support_events import (
     Beneficiary,
@@ -22,14 +19,15 @@ from api.models.support_events import (
     SupportEvent,
     SupportEventCreate,
 )
-from api.models.teams import Team
-from api.services import external_ids
-from api.services.event_references import Fact, References, faults, gather, judge, locate
+from api.services import event_rows, external_ids
+from api.services.event_references import Fact, Team, faults, gather, judge, locate
 from api.services.places import Place
 
 RESOURCE = "support_events"
 
-type Taken = tuple[SupportEvent, bool]
+type Row = Mapping[str, Any]
+type Taken = tuple[Row, bool]
+"""An event as it is now, and whether it is new."""
 
 
 def _hashed(caller: Caller, beneficiary: Beneficiary | None) -> bytes | None:
@@ -66,105 +64,95 @@ def _fact(given: SupportEventCreate) -> Fact:
 
 
 async def insert_events(
-    session: AsyncSession, caller: Caller, given: Sequence[SupportEventCreate]
+    database: Connection, caller: Caller, given: Sequence[SupportEventCreate]
 ) -> list[Taken | Refusal]:
     """Insert what holds; return each event as it is now and whether it is new, or its refusal.
 
-    What was accepted before is not judged again: a team may have been dissolved since.
+    What was accepted before is not judged again: a team may have been dissolved since. At most
+    five statements, whatever the number of events (two for new ones without external ids).
     """
     row_ids = [item.id or ids.new_id() for item in given]
     contents = [caller.secrets.hash_content(item.model_dump(exclude={"id"})) for item in given]
-    known = await _contents(session, row_ids)
-    fresh = [index for index, row_id in enumerate(row_ids) if row_id not in known]
-    facts = {index: _fact(given[index]) for index in fresh}
-    found = await gather(session, caller, list(facts.values())) if facts else References()
+    facts = [_fact(item) for item in given]
+    found = await gather(database, caller, facts, [item.id for item in given if item.id])
     outcomes: dict[int, Refusal] = {}
     rows: dict[UUID, dict[str, Any]] = {}
     now = clock.now()
-    for index, fact in facts.items():
+    for index, (row_id, fact) in enumerate(zip(row_ids, facts, strict=True)):
+        if row_id in found.known:
+            continue
         judged = judge(caller, fact, found)
         if isinstance(judged, Refusal):
             outcomes[index] = judged
-        elif row_ids[index] not in rows:  # the second of a pair with one id finds the first below
-            rows[row_ids[index]] = _columns(caller, given[index], *judged) | {
-                "id": row_ids[index],
+        elif row_id not in rows:  # the second of a pair with one id finds the first below
+            rows[row_id] = _columns(caller, given[index], *judged) | {
+                "id": row_id,
                 "version": 1,
                 "created_at": now,
                 "updated_at": now,
                 "created_by": caller.id,
                 "content_hash": contents[index],
             }
-    made, refused = await _insert(session, caller, rows)
-    wanted = [row_id for index, row_id in enumerate(row_ids) if index not in outcomes]
-    statement = select(SupportEvent).where(col(SupportEvent.id).in_(wanted))
-    events = {event.id: event for event in await session.scalars(statement)}
+    made, refused = await _insert(database, caller, rows)
+    there = found.known | (rows.keys() - made - refused.keys())
+    known = {row_id: rows[row_id] for row_id in made}
+    known |= await event_rows.read(database, caller, there)
     result: list[Taken | Refusal] = []
     for index, (row_id, content) in enumerate(zip(row_ids, contents, strict=True)):
         if index in outcomes:
             result.append(outcomes[index])
         elif row_id in refused:
             result.append(refused[row_id])
-        elif row_id not in events or events[row_id].content_hash != content:
+        elif row_id not in known or known[row_id]["content_hash"] != content:
             result.append(IdConflict())
         else:
-            result.append((events[row_id], row_id in made))
+            result.append((known[row_id], row_id in made))
             made.discard(row_id)
     return result
 
 
-async def _contents(session: AsyncSession, row_ids: Collection[UUID]) -> set[UUID]:
-    """Return which of the ids are events that the caller can see."""
-    statement = select(SupportEvent.id).where(col(SupportEvent.id).in_(row_ids))
-    return set(await session.scalars(statement))
-
-
-_NAMES = """
-    id, version, created_at, updated_at, created_by, content_hash, unit_id, unit_key, commune_key,
-    province_key, team_id, team_unit_key, team_commune_key, member_ids, household_id, service_type,
-    occurred_at, quantity, outcome, mode, channel, status, beneficiary_age_band,
-    beneficiary_gender, beneficiary_hash, lat, lon, note, external_ids
-"""
-_INSERT = text(f"""
-    insert into support_event ({_NAMES})
-    select {_NAMES} from json_populate_recordset(null::support_event, cast(:rows as json))
-    order by id
-    on conflict (id) do nothing
-    returning id
-""").columns(id=Uuid)  # noqa: S608 - constants
-"""Rows go in as one JSON text (500 times 29 parameters cost more than the insert itself), in the
-order of their ids, so that no two sets wait for each other."""
-
-
-def _as_json(rows: Collection[dict[str, Any]]) -> str:
-    plain = to_jsonable_python(
-        [{**row, "content_hash": None, "beneficiary_hash": None} for row in rows]
-    )
-    for row, written in zip(rows, plain, strict=True):
-        for name in ("content_hash", "beneficiary_hash"):
-            written[name] = None if row[name] is None else rf"\x{row[name].hex()}"
-    return json.dumps(plain, ensure_ascii=False)
-
-
 async def _insert(
-    session: AsyncSession, caller: Caller, rows: dict[UUID, dict[str, Any]]
+    database: Connection, caller: Caller, rows: Mapping[UUID, dict[str, Any]]
 ) -> tuple[set[UUID], dict[UUID, Refusal]]:
     """Insert rows whose id is free; return the new ones, and why others were not taken.
 
-    A row whose external id is another's must not stay: the savepoint is rolled back and the rest
-    inserted again.
+    A row whose external id is another's must not stay: all are undone, and the rest inserted
+    again.
     """
     refused: dict[UUID, Refusal] = {}
     while rows:
-        async with session.begin_nested() as savepoint:
-            made = set(await session.scalars(_INSERT, {"rows": _as_json(rows.values())}))
-            named = {row_id: rows[row_id]["external_ids"] for row_id in made}
-            taken = await external_ids.claim_all(session, caller, RESOURCE, named)
-            if not taken:
-                return made, refused
-            await savepoint.rollback()
-        refused |= taken
-        rows = {row_id: row for row_id, row in rows.items() if row_id not in taken}
+        named = {row_id: row["external_ids"] for row_id, row in rows.items() if row["external_ids"]}
+        if not named:
+            return await event_rows.insert(database, caller, rows.values()), refused
+        try:
+            return await _insert_named(database, caller, rows, named), refused
+        except _TakenError as error:
+            refused |= error.rows
+            rows = {row_id: row for row_id, row in rows.items() if row_id not in refused}
     return set(), refused
+
+
+class _TakenError(Exception):
+    """Some external ids are others': what was attempted is undone."""
+
+    def __init__(self, rows: Mapping[UUID, Refusal]) -> None:
+        super().__init__()
+        self.rows = rows
+
+
+async def _insert_named(
+    database: Connection,
+    caller: Caller,
+    rows: Mapping[UUID, dict[str, Any]],
+    named: Mapping[UUID, Mapping[str, str]],
+) -> set[UUID]:
+    """Insert rows with their external ids, all or, if any of these is taken, none."""
+    async with attempt(database) as within:
+        made = await event_rows.insert(within, caller, rows.values())
+        mine = {row_id: names for row_id, names in named.items() if row_id in made}
+        if taken := await external_ids.claim_all(within, caller, RESOURCE, mine):
+            raise _TakenError(taken)
+        return made
 
 
 _DEPENDS: Mapping[str, frozenset[str]] = {
@@ -192,7 +180,7 @@ async def check_correction(
         wanted["service_type"],
         wanted["occurred_at"],
     )
-    found = await gather(session, caller, [fact])
+    found = await gather(await connection_of(session), caller, [fact])
     team = found.teams.get(event.team_id)
     if team is None:
         raise not_found_at("/team_id")

@@ -10,34 +10,50 @@ from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
-
 from api import clock
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
-from api.auth.scope import PlacedRow, visible
+from api.auth.scope import PlacedRow, Spot
 from api.clock import reporting_day
+from api.driver import ENTERED, Connection
 from api.errors import FieldError, Refusal, ValidationFailed, not_found_at
-from api.models.households import Household
-from api.models.members import Membership
 from api.models.role_grants import Role
-from api.models.service_types import ServiceType
-from api.models.support_events import SupportEvent
-from api.models.teams import Team
 from api.models.types import Level
-from api.services.places import Asked, Found, Gone, Place, find_places, find_successors, refusal_of
+from api.services.places import (
+    PLACES,
+    Asked,
+    Found,
+    Gone,
+    Place,
+    find_successors,
+    found_of,
+    refusal_of,
+)
 
 LEVELS = frozenset({Level.village, Level.commune})
 CLOCK_SKEW = timedelta(hours=24)
 """How far ahead a phone's clock may run before its events are refused."""
 
 
-class Home(NamedTuple):
-    """Where a team is placed."""
+class Team(NamedTuple):
+    """What of a team its events need."""
 
+    id: UUID
+    unit_id: UUID
     unit_key: int
     commune_key: int | None
+    province_key: int | None
+    founded_on: date
+    dissolved_on: date | None
+
+
+class Service(NamedTuple):
+    """What of a service its events need."""
+
+    code: str
+    status: str
+    active_from: date | None
+    active_to: date | None
     province_key: int | None
 
 
@@ -47,10 +63,12 @@ class References:
 
     teams: dict[UUID, Team] = field(default_factory=dict)
     households: set[UUID] = field(default_factory=set)
-    services: dict[str, ServiceType] = field(default_factory=dict)
+    services: dict[str, Service] = field(default_factory=dict)
     stays: dict[tuple[UUID, UUID], list[tuple[date, date]]] = field(default_factory=dict)
     places: dict[Asked, Found] = field(default_factory=dict)
     successors: Mapping[UUID, list[dict[str, Any]]] = field(default_factory=dict)
+    known: set[UUID] = field(default_factory=set)
+    """Events that exist already, as far as the caller can see them."""
 
 
 @dataclass(frozen=True)
@@ -70,44 +88,116 @@ class Fact:
         return reporting_day(self.occurred_at)
 
 
-async def gather(session: AsyncSession, caller: Caller, facts: Sequence[Fact]) -> References:
-    """Read all that the facts refer to: at most six statements, whatever their number."""
-    teams = visible(Team, caller, Permission.events_write).where(
-        col(Team.id).in_({fact.team_id for fact in facts})
+_GATHER = f"""
+{ENTERED}, fact as (
+    select * from unnest($3::uuid[], $4::uuid[], $5::date[]) as f (team_id, unit_id, day)
+), home as materialized (
+    select t.* from entered cross join lateral (
+        select id, unit_id, unit_key, commune_key, province_key, founded_on, dissolved_on
+        from team
+        where id = any ($3) and deleted_at is null and entered.scopes is not null offset 0) t
+), house as (
+    select h.* from entered cross join lateral (
+        select id, unit_key, commune_key, province_key from household
+        where id = any ($6::uuid[]) and deleted_at is null and entered.scopes is not null
+        offset 0) h
+), stay as (
+    select m.* from entered cross join lateral (
+        select team_id, member_id, joined_on, left_on from membership
+        where member_id = any ($7::uuid[]) and team_id = any ($3)
+          and entered.scopes is not null offset 0) m
+), asked as (
+    select distinct a.unit_id, a.day
+    from fact f join home t on t.id = f.team_id
+    cross join lateral (values (coalesce(f.unit_id, t.unit_id), f.day), (t.unit_id, f.day),
+                               (t.unit_id, $9::date)) as a (unit_id, day)
+), place as ({PLACES})
+select 'home' as kind, to_json(home) as row from home
+union all select 'house', to_json(house) from house
+union all select 'stay', to_json(stay) from stay
+union all select 'place', to_json(place) from place
+union all select 'service', json_build_object('code', code, 'status', status,
+        'active_from', active_from, 'active_to', active_to, 'province_key', province_key)
+    from service_type where code = any ($8::text[]) and deleted_at is null
+union all select 'known', json_build_object('id', e.id) from entered cross join lateral (
+        select id from support_event
+        where id = any ($10::uuid[]) and entered.scopes is not null offset 0) e
+"""  # noqa: S608 - constants
+
+
+async def gather(
+    database: Connection, caller: Caller, facts: Sequence[Fact], event_ids: Sequence[UUID] = ()
+) -> References:
+    """Read all that the facts refer to, and which of the events there are, in one statement.
+
+    (A second one tells what became of units that are gone.)
+    """
+    rows = await database.fetch(
+        _GATHER,
+        caller.scopes,
+        caller.context,
+        [fact.team_id for fact in facts],
+        [fact.unit_id for fact in facts],
+        [fact.day for fact in facts],
+        list({fact.household_id for fact in facts} - {None}),
+        list({member for fact in facts for member in fact.member_ids}),
+        list({fact.service_type for fact in facts}),
+        clock.today(),
+        event_ids,
     )
-    found = References(teams={team.id: team for team in await session.scalars(teams)})
-    if households := {fact.household_id for fact in facts} - {None}:
-        known = (
-            visible(Household, caller, Permission.households_read)
-            .with_only_columns(col(Household.id))
-            .where(col(Household.id).in_(households))
-        )
-        found.households = set(await session.scalars(known))
-    services = select(ServiceType).where(
-        col(ServiceType.code).in_({fact.service_type for fact in facts}),
-        col(ServiceType.deleted_at).is_(None),
+    found = References()
+    teams, households = (
+        caller.reach(permission)
+        for permission in (Permission.events_write, Permission.households_read)
     )
-    found.services = {service.code: service for service in await session.scalars(services)}
-    if members := {member for fact in facts for member in fact.member_ids}:
-        stays = select(Membership).where(
-            col(Membership.member_id).in_(members), col(Membership.team_id).in_(found.teams)
-        )
-        for stay in await session.scalars(stays):
-            life = (stay.joined_on, stay.left_on or date.max)
-            found.stays.setdefault((stay.team_id, stay.member_id), []).append(life)
-    asked: set[Asked] = set()
-    for fact in facts:
-        if team := found.teams.get(fact.team_id):
-            asked |= {(fact.unit_id or team.unit_id, fact.day), (team.unit_id, fact.day)}
-            asked.add((team.unit_id, clock.today()))
-    found.places = await find_places(session, asked)
-    found.successors = await find_successors(session, found.places.values())
+    for kind, given in rows:
+        row = _typed(given)
+        if kind == "home":
+            team = Team(**row)
+            if teams.covers(team, team.id):
+                found.teams[team.id] = team
+        elif kind == "house":
+            if households.covers(_spot(row)):
+                found.households.add(row["id"])
+        elif kind == "stay":
+            life = (row["joined_on"], row["left_on"] or date.max)
+            found.stays.setdefault((row["team_id"], row["member_id"]), []).append(life)
+        elif kind == "place":
+            found.places[row["unit_id"], row["day"]] = found_of(row)
+        elif kind == "known":
+            found.known.add(row["id"])
+        else:
+            found.services[row["code"]] = Service(**row)
+    found.successors = await find_successors(database, found.places.values())
     return found
 
 
-def home_of(event: SupportEvent) -> PlacedRow:
-    """Return where the event's team was placed, for the scope of writing."""
-    return Home(event.team_unit_key, event.team_commune_key, event.province_key)
+_DAYS = frozenset(
+    {"day", "founded_on", "dissolved_on", "joined_on", "left_on", "active_from", "active_to"}
+    | {"valid_from", "valid_to"}
+)
+_IDS = frozenset({"id", "unit_id", "team_id", "member_id"})
+
+
+def _typed(row: dict[str, Any]) -> dict[str, Any]:
+    """Give a JSON row its days and ids back."""
+    for name, value in row.items():
+        if value is not None and name in _DAYS:
+            row[name] = date.fromisoformat(value)
+        elif value is not None and name in _IDS:
+            row[name] = UUID(value)
+    return row
+
+
+def _spot(row: Mapping[str, Any]) -> Spot:
+    return Spot(row["unit_key"], row["commune_key"], row["province_key"])
+
+
+def event_places(row: Mapping[str, Any]) -> tuple[tuple[Spot, UUID], tuple[Spot, UUID]]:
+    """Return where an event lies, and where its team was placed: it is in scope by either."""
+    team = row["team_id"]
+    home = Spot(row["team_unit_key"], row["team_commune_key"], row["province_key"])
+    return (_spot(row), team), (home, team)
 
 
 def may_write(caller: Caller, home: PlacedRow, team_id: UUID, members: Sequence[UUID]) -> bool:

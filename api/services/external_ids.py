@@ -3,26 +3,26 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Text, Uuid, bindparam, text
+from sqlalchemy import Select, Uuid, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import ids
 from api.auth.caller import Caller
+from api.driver import Connection, connection_of
 from api.errors import ExternalIdConflict, FieldError, ValidationFailed
 
 LARGEST = 10
 """External ids of one row."""
 
-_SYSTEMS = text("""
+_SYSTEMS = """
     insert into external_system (name, principal_id)
-    select distinct name, cast(:principal as uuid) from unnest(cast(:systems as text[])) as name
+    select distinct name, $2::uuid from unnest($1::text[]) as name
     order by name
     on conflict do nothing
-""")
-_FOREIGN = text("""
-    select name from external_system
-    where name = any(cast(:systems as text[])) and principal_id <> :principal
-""")
+"""
+_FOREIGN = """
+    select name from external_system where name = any ($1::text[]) and principal_id <> $2
+"""
 _KNOWN = text("""
     select system, value from external_id where resource = :resource and row_id = :row
 """)
@@ -30,12 +30,12 @@ _FORGET = text("""
     delete from external_id
     where resource = :resource and row_id = :row and system = any(cast(:systems as text[]))
 """)
-_CLAIM = text("""
+_CLAIM = """
     with given as (
-        select * from unnest(:rows, :systems, :values) as g (row_id, system, value)
+        select * from unnest($2::uuid[], $3::text[], $4::text[]) as g (row_id, system, value)
     ), made as (
         insert into external_id (resource, system, value, row_id)
-        select :resource, system, value, row_id from given order by system, value
+        select $1, system, value, row_id from given order by system, value
         on conflict do nothing
         returning row_id, system, value
     )
@@ -45,14 +45,9 @@ _CLAIM = text("""
               where m.row_id = g.row_id and m.system = g.system and m.value = g.value)
       and not exists (
               select from external_id e
-              where e.resource = :resource and e.system = g.system and e.value = g.value
+              where e.resource = $1 and e.system = g.system and e.value = g.value
                 and e.row_id = g.row_id)
-""")
-_CLAIM = _CLAIM.bindparams(
-    bindparam("rows", type_=ARRAY(Uuid)),
-    bindparam("systems", type_=ARRAY(Text)),
-    bindparam("values", type_=ARRAY(Text)),
-)
+"""
 _RESERVE = text("""
     insert into external_id (resource, system, value, row_id)
     values (:resource, :system, :value, :row)
@@ -68,15 +63,15 @@ def _taken(system: str) -> ExternalIdConflict:
     return ExternalIdConflict(FieldError(f"/external_ids/{system}", "taken"))
 
 
-async def _foreign(session: AsyncSession, caller: Caller, systems: Iterable[str]) -> set[str]:
+async def _foreign(database: Connection, caller: Caller, systems: Iterable[str]) -> set[str]:
     """Give the caller the systems that nobody has used; return those that are another's."""
-    parameters = {"systems": sorted(systems), "principal": caller.id}
-    await session.execute(_SYSTEMS, parameters)
-    return set(await session.scalars(_FOREIGN, parameters))
+    names = sorted(systems)
+    await database.fetch(_SYSTEMS, names, caller.id)
+    return {row["name"] for row in await database.fetch(_FOREIGN, names, caller.id)}
 
 
 async def claim_all(
-    session: AsyncSession, caller: Caller, resource: str, given: Mapping[UUID, Mapping[str, str]]
+    database: Connection, caller: Caller, resource: str, given: Mapping[UUID, Mapping[str, str]]
 ) -> dict[UUID, ExternalIdConflict]:
     """Give rows their external ids, in a fixed number of statements; return the refusals by row.
 
@@ -85,18 +80,11 @@ async def claim_all(
     triples = [(row, s, value) for row, names in given.items() for s, value in names.items()]
     if not triples:
         return {}
-    foreign = await _foreign(session, caller, {system for _, system, _ in triples})
+    foreign = await _foreign(database, caller, {system for _, system, _ in triples})
     claimed = [triple for triple in triples if triple[1] not in foreign]
-    taken = await session.execute(
-        _CLAIM,
-        {
-            "resource": resource,
-            "rows": [row for row, _, _ in claimed],
-            "systems": [system for _, system, _ in claimed],
-            "values": [value for _, _, value in claimed],
-        },
-    )
-    refused = [(row.row_id, row.system) for row in taken]
+    rows, systems, values = zip(*claimed, strict=True) if claimed else ((), (), ())
+    taken = await database.fetch(_CLAIM, resource, rows, systems, values)
+    refused = [(row["row_id"], row["system"]) for row in taken]
     refused += [(row, system) for row, system, _ in triples if system in foreign]
     return {row: _taken(system) for row, system in refused}
 
@@ -110,14 +98,15 @@ async def claim(
     422 `too_long` when there are too many.
     """
     _bounded(given)
+    database = await connection_of(session)
     row = {"resource": resource, "row": row_id}
     known = {found.system: found.value for found in await session.execute(_KNOWN, row)}
     changed = {system: value for system, value in given.items() if known.get(system) != value}
     gone = (known.keys() - given.keys()) | (known.keys() & changed.keys())
-    for system in await _foreign(session, caller, gone):
+    for system in await _foreign(database, caller, gone):
         raise _taken(system)
     await session.execute(_FORGET, row | {"systems": sorted(gone)})
-    if refusal := (await claim_all(session, caller, resource, {row_id: changed})).get(row_id):
+    if refusal := (await claim_all(database, caller, resource, {row_id: changed})).get(row_id):
         raise refusal
 
 
@@ -141,7 +130,7 @@ async def reserve(
 
     Whoever comes second waits for the first. 409 when the system's name is another client's.
     """
-    if await _foreign(session, caller, [system]):
+    if await _foreign(await connection_of(session), caller, [system]):
         raise _taken(system)
     name = {"resource": resource, "system": system, "value": value}
     row_id: UUID | None = await session.scalar(_RESERVE, name | {"row": ids.new_id()})

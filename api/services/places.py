@@ -3,13 +3,14 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Date, Select, Uuid, bindparam, func, text
+from sqlalchemy import Select, func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from api.driver import Connection, connection_of
 from api.errors import FieldError, Refusal, UnitDissolved, ValidationFailed, not_found_at
 from api.models.admin_units import AdminUnit, Placement
 from api.models.types import Level
@@ -48,28 +49,44 @@ type Found = Place | Gone | date
 """Where a unit lies; `Gone` once it has ended; its first day while it has not begun."""
 
 # The nation stands in for the province of what hangs on the nation itself.
-_PLACES = text("""
-    select a.unit_id, a.day, u.key, u.level, u.valid_from, u.valid_to,
+PLACES = """
+    select a.unit_id, a.day, u.key as unit_key, u.level, u.valid_from, u.valid_to,
            commune.ancestor_key as commune_key,
            coalesce(province.ancestor_key, case u.level when 'nation' then u.key end)
                as province_key
-    from unnest(:units, :days) as a (unit_id, day)
+    from asked a
     join admin_unit u on u.id = a.unit_id and u.deleted_at is null
     left join placement commune on commune.unit_key = u.key and commune.level = 'commune'
          and commune.during @> a.day
     left join placement province on province.unit_key = u.key and province.level = 'province'
          and province.during @> a.day
-""").bindparams(bindparam("units", type_=ARRAY(Uuid)), bindparam("days", type_=ARRAY(Date)))
+"""
+"""Reads where each of `asked` (unit_id, day) lies; `found_of` tells a row."""
+_PLACES = (
+    "with asked as (select * from unnest($1::uuid[], $2::date[]) as a (unit_id, day))"  # noqa: S608
+    + PLACES
+)
 
-_SUCCESSORS = text("""
+_SUCCESSORS = """
     select old.id as predecessor, u.id as unit_id, s.code, s.name
     from admin_unit old
     join unit_succession x on x.predecessor_key = old.key
     join admin_unit u on u.key = x.successor_key
     join admin_unit_state s on s.unit_key = u.key and s.during @> x.happened_on
-    where old.id = any(:units)
+    where old.id = any ($1::uuid[])
     order by x.extent desc, s.name, u.id
-""").bindparams(bindparam("units", type_=ARRAY(Uuid)))
+"""
+
+
+def found_of(row: Mapping[str, Any]) -> Found:
+    """Return where a row of `PLACES` says that a unit lies."""
+    day, first, last = row["day"], row["valid_from"], row["valid_to"]
+    if first is not None and day < first:
+        return cast("date", first)
+    if last is not None and day > last:
+        return Gone(row["unit_id"], row["province_key"])
+    level = Level(row["level"])
+    return Place(row["unit_id"], row["unit_key"], level, row["commune_key"], row["province_key"])
 
 
 async def find_places(session: AsyncSession, asked: Collection[Asked]) -> dict[Asked, Found]:
@@ -77,34 +94,21 @@ async def find_places(session: AsyncSession, asked: Collection[Asked]) -> dict[A
 
     An unknown unit is missing from the result.
     """
-    pairs = list(set(asked))
-    rows = await session.execute(
-        _PLACES, {"units": [unit for unit, _ in pairs], "days": [day for _, day in pairs]}
-    )
-    found: dict[Asked, Found] = {}
-    for row in rows:
-        key = (row.unit_id, row.day)
-        if row.valid_from is not None and row.day < row.valid_from:
-            found[key] = row.valid_from
-        elif row.valid_to is not None and row.day > row.valid_to:
-            found[key] = Gone(row.unit_id, row.province_key)
-        else:
-            found[key] = Place(
-                row.unit_id, row.key, Level(row.level), row.commune_key, row.province_key
-            )
-    return found
+    database, pairs = await connection_of(session), list(set(asked))
+    rows = await database.fetch(_PLACES, [unit for unit, _ in pairs], [day for _, day in pairs])
+    return {(row["unit_id"], row["day"]): found_of(row) for row in rows}
 
 
 async def find_successors(
-    session: AsyncSession, places: Iterable[Found]
+    database: Connection, places: Iterable[Found]
 ) -> dict[UUID, list[dict[str, Any]]]:
     """Return what became of the units that are gone, in one statement whatever their number."""
     gone = {found.unit_id for found in places if isinstance(found, Gone)}
     successors: dict[UUID, list[dict[str, Any]]] = {unit_id: [] for unit_id in gone}
     if gone:
-        for row in await session.execute(_SUCCESSORS, {"units": list(gone)}):
-            heir = {"unit_id": row.unit_id, "code": row.code, "name": row.name}
-            successors[row.predecessor].append(heir)
+        for row in await database.fetch(_SUCCESSORS, list(gone)):
+            heir = {"unit_id": row["unit_id"], "code": row["code"], "name": row["name"]}
+            successors[row["predecessor"]].append(heir)
     return successors
 
 
@@ -136,7 +140,8 @@ async def place(
     """
     found = (await find_places(session, [(unit_id, day)])).get((unit_id, day))
     if not isinstance(found, Place):
-        successors = await find_successors(session, [found] if found else [])
+        database = await connection_of(session)
+        successors = await find_successors(database, [found] if found else [])
         raise refusal_of(found, successors, pointer)
     if found.level not in levels:
         raise ValidationFailed(

@@ -5,14 +5,12 @@ alone is never blocked, so that nobody locks another out: the right password fro
 signs in, and one who signed in from an address before is not held back by strangers behind it.
 """
 
-import ipaddress
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple, cast
-from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -20,6 +18,7 @@ from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from api import clock, ids
+from api.auth.addresses import network_of
 from api.auth.caller import Caller
 from api.auth.passwords import turn, verify_secret
 from api.auth.tokens import Tokens
@@ -115,7 +114,7 @@ class Attempt:
     @classmethod
     def of(cls, tokens: Tokens, login: str, address: str) -> "Attempt":
         """Hash what is counted: people type passwords into the field of the name."""
-        network = _network(address)
+        network = network_of(address)
         hashed = tokens.secrets.hash_content
         return cls(login, hashed(["failures", login, network]), hashed(["origin", network]))
 
@@ -135,18 +134,6 @@ class Attempt:
         for key, patience in ((self.pair, PER_NAME), (self.origin, PER_ADDRESS)):
             counted = {"key": key, "now": now, "forgotten": forgotten, **patience._asdict()}
             await session.execute(_COUNT, counted)
-
-
-def _network(address: str) -> str:
-    """Return the address, or the /64 of IPv6: one line has as many addresses there as it likes."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        mapped = parsed.ipv4_mapped
-        return str(mapped or ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
 
 
 async def verified(
@@ -225,9 +212,9 @@ async def refresh(session: AsyncSession, tokens: Tokens, given: str) -> TokenRea
     return TokenRead(access_token=access, refresh_token=refresh_token, expires_in=life)
 
 
-async def sign_out(session: AsyncSession, session_id: UUID | None) -> None:
+async def sign_out(session: AsyncSession, caller: Caller) -> None:
     """End the session that the caller's token names; 404 when it names none."""
-    ended = await session.scalar(_END, {"id": session_id})
+    ended = await session.scalar(_END, {"id": caller.session_id})
     if ended is None:
         raise NotFound
 

@@ -1,6 +1,6 @@
 """Support events: reading, correcting, and the one way in, which takes a set at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from api import clock
 from api.auth.caller import Caller, resolve
 from api.auth.permissions import Permission
 from api.auth.scope import visible
+from api.driver import Connection
 from api.errors import FieldError, InsufficientRole, NotFound, Refusal, ValidationFailed
 from api.models.admin_units import AdminUnit
 from api.models.members import Membership
@@ -27,7 +28,8 @@ from api.models.support_events import (
     SupportEventUpdate,
 )
 from api.pagination import Order, Source, paginate
-from api.services import event_intake, event_references, external_ids
+from api.services import event_intake, event_rows, external_ids
+from api.services.event_references import event_places, may_write
 from api.services.masking import mask, sees_people
 from api.services.places import under
 from api.services.writing import changed_values, check_version, locked, touch
@@ -51,15 +53,16 @@ REQUIRED = frozenset(
 
 def read_event(caller: Caller, event: SupportEvent) -> SupportEventRead:
     """Return an event as the caller may see it."""
-    values = event.model_dump()
-    values["recorded_at"] = event.created_at
-    values["beneficiary"] = None
-    if event.beneficiary_age_band or event.beneficiary_gender or event.beneficiary_hash:
-        values["beneficiary"] = BeneficiaryRead(
-            age_band=event.beneficiary_age_band, gender=event.beneficiary_gender
-        )
-    places = (event, event.team_id), (event_references.home_of(event), None)
-    hidden = () if sees_people(caller, event.created_by, *places) else PERSONAL
+    return present_event(caller, event.model_dump())
+
+
+def present_event(caller: Caller, row: Mapping[str, Any]) -> SupportEventRead:
+    """Return an event's row as the caller may see it."""
+    values = dict(row, recorded_at=row["created_at"], beneficiary=None)
+    age_band, gender = row["beneficiary_age_band"], row["beneficiary_gender"]
+    if age_band or gender or row["beneficiary_hash"]:
+        values["beneficiary"] = BeneficiaryRead(age_band=age_band, gender=gender)
+    hidden = () if sees_people(caller, row["created_by"], *event_places(row)) else PERSONAL
     return SupportEventRead(**mask(values, hidden))
 
 
@@ -149,38 +152,29 @@ def _one(caller: Caller, event_id: UUID) -> Select[SupportEvent]:
 
 
 async def get_support_event(
-    session: AsyncSession, caller: Caller, event_id: UUID
+    database: Connection, caller: Caller, event_id: UUID
 ) -> SupportEventRead:
-    """Return an event in scope; absent and out of scope look alike."""
-    event = await session.scalar(_one(caller, event_id))
-    if event is None:
+    """Return an event in scope; absent and out of scope look alike. One statement."""
+    row = (await event_rows.read(database, caller, [event_id])).get(event_id)
+    reach = caller.reach(Permission.events_read)
+    if (
+        row is None
+        or row["deleted_at"] is not None
+        or not any(reach.covers(*place) for place in event_places(row))
+    ):
         raise NotFound
-    return read_event(caller, event)
+    return present_event(caller, row)
 
 
 async def create_support_event(
-    session: AsyncSession, caller: Caller, given: SupportEventCreate
+    database: Connection, caller: Caller, given: SupportEventCreate
 ) -> tuple[SupportEventRead, bool]:
-    """Record one act of help: a batch of one."""
-    outcome = (await create_events(session, caller, [given]))[0]
+    """Record one act of help: a set of one."""
+    outcome = (await event_intake.insert_events(database, caller, [given]))[0]
     if isinstance(outcome, Refusal):
         raise outcome
-    return outcome
-
-
-async def create_events(
-    session: AsyncSession, caller: Caller, given: Sequence[SupportEventCreate]
-) -> list[tuple[SupportEventRead, bool] | Refusal]:
-    """Record a set of events in a fixed number of statements; each is taken or refused alone.
-
-    Returns, in the order given, the event and whether it is new, or the refusal. The same id with
-    the same content is the same event; with other content it is refused (`id_conflict`).
-    """
-    taken = await event_intake.insert_events(session, caller, given)
-    return [
-        outcome if isinstance(outcome, Refusal) else (read_event(caller, outcome[0]), outcome[1])
-        for outcome in taken
-    ]
+    row, is_new = outcome
+    return present_event(caller, row), is_new
 
 
 async def update_support_event(
@@ -193,10 +187,11 @@ async def update_support_event(
     """Correct an event of the caller's own team; a plain member corrects its own only."""
     event = await session.scalar(locked(_one(caller, event_id)))
     if event is None:  # what only may be read is not locked
-        await get_support_event(session, caller, event_id)
+        if await session.scalar(_one(caller, event_id)) is None:
+            raise NotFound
         raise InsufficientRole
-    home = event_references.home_of(event)
-    if not event_references.may_write(caller, home, event.team_id, event.member_ids):
+    _, (home, _) = event_places(event.model_dump())
+    if not may_write(caller, home, event.team_id, event.member_ids):
         raise InsufficientRole
     current = read_event(caller, event)
     check_version(current, expected)

@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +9,6 @@ from uuid import UUID
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import event as hooks
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -29,6 +26,7 @@ from tests.factories import (
     Province,
     make,
 )
+from tests.statements import statements
 
 EVENTS = "/v1/support-events"
 ANYTHING = {"If-Match": "*"}
@@ -83,22 +81,6 @@ async def walk(client: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]:
         if page["next_cursor"] is None:
             return items
         cursor = {"cursor": page["next_cursor"]}
-
-
-@contextmanager
-def statements(app: FastAPI) -> Iterator[list[str]]:
-    """Collect the SQL that the service sends."""
-    sent: list[str] = []
-    engine = app.state.engine.sync_engine
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        sent.append(statement)
-
-    hooks.listen(engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        hooks.remove(engine, "before_cursor_execute", note)
 
 
 async def test_an_event_is_one_act_at_the_teams_unit_unless_it_says_otherwise(

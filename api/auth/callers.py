@@ -1,0 +1,66 @@
+"""Callers in memory: read once, and again when the database says that they changed.
+
+Grants, accounts, sessions and the tree of units announce their changes at commit (`NOTIFY`); each
+worker hears them and forgets. While nothing can be heard, every request reads its caller anew: so a
+change acts within seconds on every worker, whatever breaks.
+"""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api import clock
+from api.auth import caller
+from api.auth.caller import Caller
+from api.auth.secrets import Secrets
+from api.db import transaction
+from api.driver import Watch
+from api.pagination import Cursors
+
+MOST_KNOWN = 10_000
+
+
+@dataclass
+class Callers:
+    """What a worker knows of whoever calls it."""
+
+    engine: AsyncEngine
+    url: str
+    secrets: Secrets
+    cursors: Cursors
+    _known: dict[UUID, dict[UUID | None, Caller]] = field(default_factory=dict)
+    _forgotten: int = 0
+
+    def __post_init__(self) -> None:
+        """Prepare to listen; whoever runs the service runs `watch`."""
+        self.watch = Watch(self.url, self.forget)
+
+    def forget(self, principal_id: str = "") -> None:
+        """Read a principal anew the next time, or, by "", everybody."""
+        self._forgotten += 1
+        if principal_id:
+            self._known.pop(UUID(principal_id), None)
+        else:
+            self._known.clear()
+
+    async def find(
+        self, principal_id: UUID, session_id: UUID | None, *, anew: bool = False
+    ) -> Caller:
+        """Return who calls, as of now; 401 when it is gone, disabled or signed out.
+
+        `anew` reads it from the database in any case.
+        """
+        known = self._known.get(principal_id, {}).get(session_id)
+        if known and not anew and self.watch.awake and known.holds(clock.now()):
+            return known
+        before = self._forgotten
+        async with transaction(self.engine) as session:
+            found = await caller.load(
+                session, principal_id, clock.today(), self.secrets, self.cursors, session_id
+            )
+        if self._forgotten == before:  # else something changed while it was read
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known.setdefault(principal_id, {})[session_id] = found
+        return found

@@ -1,0 +1,144 @@
+"""The database's driver, for what cannot afford more: hot statements, and hearing of changes.
+
+A hot statement is one message to the database and one answer. It begins with `ENTERED`, which
+brings the caller's scope and context for this one statement, and what it reads is laid behind it
+(`cross join lateral (… where entered.scopes is not null offset 0)`), so that row-level security
+knows the scope before it is asked; without it, it shows nothing. Everything else goes through
+SQLAlchemy (`db.py`).
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, cast
+from uuid import uuid4
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.db import APP_ROLE
+
+log = logging.getLogger("noidai")
+
+ENTERED = """
+with entered as materialized (
+    select set_config('noidai.scopes', $1, true) as scopes,
+           set_config('noidai.context', $2, true) as context)
+"""
+"""Opens every hot statement; its first two parameters are `Caller.scopes` and `.context`."""
+
+CHANNEL = "noidai_changes"
+"""What the database announces: the id of a principal that changed, or nothing for everything."""
+BEAT = 1.0
+TRUSTED = 3.0
+"""Seconds for which silence means that nothing changed; every `BEAT` the line is tried."""
+
+
+class Connection(Protocol):
+    """What runs a statement: a pool, or a connection within a transaction."""
+
+    async def fetch(self, query: str, *arguments: Any) -> list[Any]:
+        """Return the rows."""
+
+
+async def connection_of(session: AsyncSession) -> Connection:
+    """Return the driver's connection of a session, within its transaction."""
+    connection = await (await session.connection()).get_raw_connection()
+    return cast("Connection", connection.driver_connection)
+
+
+@asynccontextmanager
+async def attempt(database: Connection) -> AsyncIterator[Connection]:
+    """Open a transaction, or a savepoint within one: undone by any exception."""
+    if isinstance(database, asyncpg.Pool):
+        async with database.acquire() as connection, connection.transaction():
+            yield connection
+    else:
+        async with cast("Any", database).transaction():
+            yield database
+
+
+async def open_pool(url: str, *, size: int, statement_timeout_ms: int) -> asyncpg.Pool:
+    """Return the pool of hot statements; every connection acts as `noidai_app`.
+
+    Nothing is left behind in a connection that would have to be reset: settings last for one
+    statement.
+    """
+
+    async def prepare(connection: Any) -> None:
+        for name in ("json", "jsonb"):  # taken as text, given as objects: as the toolkit does
+            await connection.set_type_codec(
+                name, encoder=str, decoder=json.loads, schema="pg_catalog"
+            )
+        await connection.execute(f"set role {APP_ROLE}")
+
+    async def keep(_connection: Any) -> None:
+        """Leave a connection as it is."""
+
+    return await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=size,
+        timeout=10,
+        init=prepare,
+        reset=keep,
+        server_settings={
+            "application_name": "noidai hot",
+            "timezone": "UTC",
+            "plan_cache_mode": "force_generic_plan",
+            "statement_timeout": str(statement_timeout_ms),
+            "idle_in_transaction_session_timeout": "30000",
+        },
+    )
+
+
+class Watch:
+    """Hears from the database which principals changed, over a connection of its own.
+
+    Where nothing can be heard (a pooler between, a broken line), `awake` is false within seconds,
+    and whoever asks it reads from the database instead.
+    """
+
+    def __init__(self, url: str, tell: Callable[[str], None]) -> None:
+        """`tell` is called with each announcement; with "" when any may have been missed."""
+        self._url, self._tell = url, tell
+        self._echo = f"noidai_echo_{uuid4().hex}"
+        self._heard = float("-inf")
+
+    @property
+    def awake(self) -> bool:
+        """Whether an announcement of a moment ago would have been heard."""
+        return asyncio.get_running_loop().time() - self._heard < TRUSTED
+
+    async def run(self) -> None:
+        """Listen until cancelled; connect anew when the line breaks."""
+        while True:
+            try:
+                await self._listen()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("changes cannot be heard (%s): trying again", error)
+            await asyncio.sleep(BEAT)
+
+    async def _listen(self) -> None:
+        connection = await asyncpg.connect(
+            self._url, timeout=10, server_settings={"application_name": "noidai watch"}
+        )
+        loop = asyncio.get_running_loop()
+
+        def heard(_connection: Any, _pid: int, channel: str, payload: str) -> None:
+            if channel == CHANNEL:
+                self._tell(payload)
+            else:
+                self._heard = loop.time()
+
+        try:
+            await connection.add_listener(CHANNEL, heard)
+            await connection.add_listener(self._echo, heard)
+            self._tell("")
+            while True:
+                await connection.execute(f"notify {self._echo}", timeout=TRUSTED)
+                await asyncio.sleep(BEAT)
+        finally:
+            connection.terminate()
