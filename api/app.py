@@ -18,6 +18,7 @@ from api.routers import (
     admin_units,
     batch,
     clients,
+    devices,
     health,
     households,
     indicators,
@@ -50,6 +51,7 @@ NOUNS = (  # the busiest first: a path is looked for in this order
     me,
     users,
     clients,
+    devices,
     role_grants,
 )
 
@@ -95,6 +97,7 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         separate_input_output_schemas=False,
         dependencies=[Depends(requests.strict_query)],
     )
+    app.state.admin_totp_required = settings.admin_totp_required
     app.state.secrets = secrets
     app.state.cursors = Cursors(secrets.cursors)
     app.state.tokens = Tokens(settings.issuer, settings.access_token_minutes, secrets)

@@ -192,7 +192,10 @@ def bootstrap(
     """Make the first national_admin; exit 1 when there is one."""
     from pydantic import TypeAdapter
 
+    from api.auth.password_policy import check_password
+    from api.errors import ValidationFailed
     from api.models.principals import Password, Username
+    from api.problems import body_of
     from api.services.role_grants import bootstrap as make_first_admin
 
     if not password_stdin:
@@ -203,6 +206,10 @@ def bootstrap(
         password = TypeAdapter(Password).validate_python(sys.stdin.readline().rstrip("\r\n"))
     except ValidationError as error:
         _stop(f"{error.title}: {error.errors()[0]['msg']}")
+    try:
+        check_password(password, name, "/password")
+    except ValidationFailed as refusal:
+        _stop(f"Password: {body_of(refusal, 'en', None)['errors'][0]['message']}")
 
     async def run(url: str) -> bool:
         engine = db.create_engine(url)

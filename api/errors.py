@@ -59,9 +59,20 @@ class Unauthenticated(Refusal):
 
 
 class InvalidCredentials(Refusal):
-    """Unknown name or wrong password: which of the two is not said."""
+    """Unknown name or wrong password (which of the two is not said), wrong number, worn code."""
 
     status, code = 401, "invalid_credentials"
+
+
+class OtpRequired(Refusal):
+    """The password is right and the second factor is missing: a number, or its enrolment."""
+
+    status, code = 401, "otp_required"
+
+    def __init__(self, *errors: FieldError) -> None:
+        """Answer with the step-up challenge of RFC 9470, section 3."""
+        challenge = 'Bearer realm="noidai", error="insufficient_user_authentication"'
+        super().__init__(*errors, headers={"WWW-Authenticate": challenge})
 
 
 class InsufficientRole(Refusal):

@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     """Issuer of tokens and base of absolute links; unset: `http://127.0.0.1:{port}`."""
     port: int = Field(default=8000, ge=1, le=65535)
     access_token_minutes: int = Field(default=10, ge=1, le=60)
+    require_admin_mfa: bool | None = None
+    """Whether administrators need TOTP; unset: with a configured database, not with our own."""
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
     max_json_depth: int = Field(default=32, ge=8, le=500)
     max_concurrent_requests: int = Field(default=256, ge=1)
@@ -55,6 +57,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @property
+    def admin_totp_required(self) -> bool:
+        """Whether an administrator's session without a second factor can only enrol one."""
+        return not self.embedded if self.require_admin_mfa is None else self.require_admin_mfa
 
     @property
     def embedded(self) -> bool:

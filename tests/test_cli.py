@@ -243,6 +243,8 @@ def test_a_configured_database_is_migrated_first(server: str, tmp_path: Path) ->
         "NOIDAI_DATABASE_OWNER_URL": url,
     }
     admin = ("bootstrap", "--username", "admin", "--password-stdin")
+    common = noidai(tmp_path, *admin, stdin="password1\n", **apart)
+    assert is_one_line(common, "Too easily guessed")
     made = noidai(tmp_path, *admin, stdin="a long password\n", **apart)
     assert made.returncode == 0, made.stderr
 

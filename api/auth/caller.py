@@ -1,13 +1,13 @@
 """The caller of a request: who it is, and where each of its permissions holds today."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth.permissions import FACT_READS, MATRIX, TEAM_ROLES, Permission
@@ -15,6 +15,7 @@ from api.auth.scope import Reach
 from api.auth.secrets import Secrets
 from api.clock import reporting_day
 from api.errors import Unauthenticated
+from api.models.principals import PrincipalKind
 from api.models.role_grants import Role
 from api.pagination import Cursors
 
@@ -55,6 +56,8 @@ class Caller:
     kind: str
     name: str
     member_id: UUID | None
+    must_change_password: bool
+    proved_otp: bool
     grants: tuple[Grant, ...]
     reaches: Mapping[Permission, Reach]
     tree: Tree
@@ -75,6 +78,7 @@ class Caller:
         grant = next((g.id for g in self.grants if permission in MATRIX[g.role]), None)
         context = {
             "principal": str(self.id),
+            self.kind: str(self.id),
             "session": self.session_id and str(self.session_id),
             "grant": grant and str(grant),
             "request_id": request_id,
@@ -105,12 +109,13 @@ class Caller:
 
 
 _PRINCIPAL = text("""
-    select p.kind, p.name, p.member_id, tree.version as tree,
+    select p.kind, p.name, p.member_id, p.must_change_password,
+           s.otp_at is not null as proved_otp, tree.version as tree,
            set_config('noidai.principal', p.id::text, true)
-    from principal p, tree
+    from principal p cross join tree
+    left join session s on s.id = cast(:session as uuid) and s.principal_id = p.id
     where p.id = :id and p.disabled_at is null
-      and (cast(:session as uuid) is null
-           or exists (select from session s where s.id = :session and s.principal_id = p.id))
+      and (cast(:session as uuid) is null or s.id is not null)
 """)
 _GRANTS = text("""
     select g.id, g.role, g.unit_id, g.unit_key, g.team_id, g.valid_from, g.valid_to,
@@ -122,6 +127,22 @@ _GRANTS = text("""
       and (g.valid_from is null or g.valid_from <= cast(:today as date))
       and (g.valid_to is null or g.valid_to >= cast(:today as date))
     order by g.id
+""")
+_DEVICE_TEAMS = text("select team_ids from device where id = :id and deleted_at is null")
+# A device's right has no row of its own, it goes by its team's id; a stay's last day is none of
+# its days: leaving a team takes effect at once.
+_DEVICE_GRANTS = text("""
+    select m.team_id as id, m.unit_id, m.unit_key, m.team_id, m.joined_on as valid_from,
+           m.left_on - 1 as valid_to,
+           case m.role when 'leader' then 'team_leader' else 'team_member' end as role,
+           (select p.ancestor_key from placement p join admin_unit u on u.key = p.unit_key
+            where p.unit_key = m.unit_key and p.level = u.level
+               and p.during @> cast(:today as date)) as root
+    from membership m join member who on who.id = m.member_id and who.deleted_at is null
+    where m.member_id = :member and m.team_id = any(cast(:teams as uuid[]))
+      and m.joined_on <= cast(:today as date)
+      and (m.left_on is null or m.left_on > cast(:today as date))
+    order by m.team_id
 """)
 _REACHES = text("""
     select r.provinces, r.communes, r.units
@@ -148,7 +169,7 @@ async def load(
     found = (await session.execute(_PRINCIPAL, known)).one_or_none()
     if found is None:
         raise Unauthenticated("the account is gone or disabled, or the session has ended")
-    rows = await session.execute(_GRANTS, {"id": principal_id, "today": today})
+    rows = await _granted(session, principal_id, found, today)
     grants = tuple(
         Grant(
             row.id,
@@ -169,6 +190,8 @@ async def load(
         found.kind,
         found.name,
         found.member_id,
+        found.must_change_password,
+        found.proved_otp,
         grants,
         reaches,
         tree,
@@ -177,6 +200,22 @@ async def load(
         cursors,
         written(reaches),
     )
+
+
+async def _granted(
+    session: AsyncSession, principal_id: UUID, found: Row[Any], today: date
+) -> Iterable[Row[Any]]:
+    """Return the grants of a principal; a device's follow the memberships of its member.
+
+    Until its reach is known, the database shows a device the teams that it was enrolled for.
+    """
+    if found.kind != PrincipalKind.device:
+        return await session.execute(_GRANTS, {"id": principal_id, "today": today})
+    teams = await session.scalar(_DEVICE_TEAMS, {"id": principal_id}) or []
+    reach = Reach(teams=frozenset(teams))
+    await present(session, {Permission.teams_read: reach, Permission.members_read: reach})
+    mine = {"member": found.member_id, "teams": teams, "today": today}
+    return await session.execute(_DEVICE_GRANTS, mine)
 
 
 async def _reaches(
@@ -238,13 +277,15 @@ def written(reaches: Mapping[Permission, Reach]) -> str:
 
 
 _ENTER = text("""
-    select set_config('noidai.scopes', :scopes, true), set_config('noidai.context', :context, true)
+    select set_config('noidai.scopes', :scopes, true), set_config('noidai.context', :context, true),
+           set_config('noidai.principal', :principal, true)
 """)
 
 
 async def enter(session: AsyncSession, caller: Caller) -> None:
     """Tell the database, for this transaction, who asks and where the permissions hold."""
-    await session.execute(_ENTER, {"scopes": caller.scopes, "context": caller.context})
+    entered = {"scopes": caller.scopes, "context": caller.context, "principal": str(caller.id)}
+    await session.execute(_ENTER, entered)
 
 
 async def present(session: AsyncSession, reaches: Mapping[Permission, Reach]) -> None:

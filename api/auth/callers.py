@@ -30,19 +30,25 @@ class Callers:
     secrets: Secrets
     cursors: Cursors
     _known: dict[UUID, dict[UUID | None, Caller]] = field(default_factory=dict)
+    _members: dict[UUID, set[UUID]] = field(default_factory=dict)
     _forgotten: int = 0
 
     def __post_init__(self) -> None:
         """Prepare to listen; whoever runs the service runs `watch`."""
         self.watch = Watch(self.url, self.forget)
 
-    def forget(self, principal_id: str = "") -> None:
-        """Read a principal anew the next time, or, by "", everybody."""
+    def forget(self, who: str = "") -> None:
+        """Read `principal:{id}`, or the devices of `member:{id}`, anew the next time; else all."""
         self._forgotten += 1
-        if principal_id:
-            self._known.pop(UUID(principal_id), None)
+        kind, _, named = who.partition(":")
+        if kind == "principal":
+            self._known.pop(UUID(named), None)
+        elif kind == "member":
+            for principal_id in self._members.pop(UUID(named), ()):
+                self._known.pop(principal_id, None)
         else:
             self._known.clear()
+            self._members.clear()
 
     async def find(
         self, principal_id: UUID, session_id: UUID | None, *, anew: bool = False
@@ -61,6 +67,8 @@ class Callers:
             )
         if self._forgotten == before:  # else something changed while it was read
             if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
+                self.forget()
+            if found.member_id is not None:
+                self._members.setdefault(found.member_id, set()).add(principal_id)
             self._known.setdefault(principal_id, {})[session_id] = found
         return found

@@ -9,12 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import caller as callers
 from api.auth.caller import Caller
+from api.auth.duties import ANY_DUTY, Duty, check_duties
 from api.auth.permissions import CHANGES_RIGHTS, Permission
 from api.auth.secrets import Secrets
 from api.auth.tokens import Tokens
 from api.db import transaction
 from api.driver import Connection
-from api.errors import InsufficientRole, Unauthenticated
+from api.errors import Refusal, Unauthenticated
 from api.pagination import Cursors
 
 
@@ -57,7 +58,9 @@ def cursors_of(request: Request) -> Cursors:
     return cast("Cursors", request.app.state.cursors)
 
 
-async def _caller(request: Request, permission: Permission) -> Caller:
+async def _caller(
+    request: Request, permission: Permission, despite: frozenset[Duty] = frozenset()
+) -> Caller:
     """Return whoever sends the request, when some grant of theirs carries the permission.
 
     A refusal is never given from memory: a right may have been granted a moment ago.
@@ -71,17 +74,21 @@ async def _caller(request: Request, permission: Permission) -> Caller:
         async with transaction(app.engine) as session:
             verified = await app.tokens.verify(token, session)
     caller: Caller = await app.callers.find(verified.principal_id, verified.session_id)
-    if not caller.has(permission):
+    try:
+        check_duties(caller, permission, despite, totp_required=app.admin_totp_required)
+    except Refusal:
         caller = await app.callers.find(verified.principal_id, verified.session_id, anew=True)
-        if not caller.has(permission):
-            raise InsufficientRole
+        check_duties(caller, permission, despite, totp_required=app.admin_totp_required)
     return caller.asking(permission, request.state.request_id)
 
 
-def require(permission: Permission) -> Callable[..., Awaitable[Caller]]:
+def require(
+    permission: Permission, despite: frozenset[Duty] = frozenset()
+) -> Callable[..., Awaitable[Caller]]:
     """Return the dependency that lets in whoever holds `permission` somewhere.
 
     401 without a valid token, 403 `insufficient_role` when no grant carries the permission.
+    Whoever has something to do first is refused, but for the duties in `despite`.
     """
 
     async def enter(
@@ -89,7 +96,7 @@ def require(permission: Permission) -> Callable[..., Awaitable[Caller]]:
         session: Session,
         _scheme: Annotated[object, Depends(_bearer)] = None,
     ) -> Caller:
-        caller = await _caller(request, permission)
+        caller = await _caller(request, permission, despite)
         request.state.changes_rights = permission in CHANGES_RIGHTS
         await callers.enter(session, caller)
         return caller
@@ -111,9 +118,13 @@ def hot(permission: Permission) -> Callable[..., Awaitable[Caller]]:
 
 
 SignedIn = Annotated[Caller, Depends(require(Permission.open))]
+Oneself = Annotated[Caller, Depends(require(Permission.open, ANY_DUTY))]
+"""Whoever is signed in, also while there is something to do first."""
+TotpOwner = Annotated[Caller, Depends(require(Permission.open, frozenset({Duty.totp})))]
 AggregateReader = Annotated[Caller, Depends(require(Permission.aggregates_read))]
 BatchWriter = Annotated[Caller, Depends(require(Permission.batch_write))]
 CatalogueWriter = Annotated[Caller, Depends(require(Permission.catalogue_extend))]
+DeviceWriter = Annotated[Caller, Depends(require(Permission.devices_write))]
 EventReader = Annotated[Caller, Depends(require(Permission.events_read))]
 EventWriter = Annotated[Caller, Depends(require(Permission.events_write))]
 HotEventReader = Annotated[Caller, Depends(hot(Permission.events_read))]

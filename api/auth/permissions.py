@@ -14,6 +14,7 @@ class Permission(StrEnum):
     batch_write = "batch_write"
     catalogue_extend = "catalogue_extend"
     catalogue_write = "catalogue_write"
+    devices_write = "devices_write"
     events_read = "events_read"
     events_write = "events_write"
     households_read = "households_read"
@@ -56,6 +57,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.team_link_write,
             P.members_write,
             P.principals_write,
+            P.devices_write,
         }
     ),
     Role.commune_admin: frozenset(
@@ -69,6 +71,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.members_write,
             P.households_write,
             P.principals_write,
+            P.devices_write,
         }
     ),
     Role.youth_coordinator: frozenset(
@@ -85,6 +88,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.team_link_write,
             P.households_write,
             P.events_write,
+            P.devices_write,
         }
     ),
     Role.team_member: frozenset(
@@ -121,12 +125,17 @@ FACT_READS: Final = _READS - {P.aggregates_read}
 """What totals are counted from: reading totals is not reading these rows."""
 
 CHANGES_RIGHTS: Final = frozenset(
-    {P.open, P.principals_write, P.teams_write, P.villages_write, P.members_write}
+    {P.open, P.principals_write, P.devices_write, P.teams_write, P.villages_write, P.members_write}
 )
 """What is done under these may change who reaches what: grants, sessions, the tree."""
 
 TEAM_ROLES: Final = frozenset({Role.team_leader, Role.team_member})
 """Roles that hold in one team, and in the households of that team's unit."""
+
+ADMINISTER: Final = frozenset(
+    {Role.national_admin, Role.province_admin, Role.commune_admin, Role.dpo}
+)
+"""Roles whose holders need a second factor (see `auth/duties.py`)."""
 
 _STAFF: Final = {
     Role.auditor,

@@ -17,13 +17,16 @@ from sqlalchemy import (
     Uuid,
     any_,
     false,
+    func,
     literal,
     or_,
     select,
 )
+from sqlmodel import col
 
 from api.auth.permissions import Permission
 from api.models.base import Record
+from api.models.devices import Device
 from api.models.members import Member, Membership
 from api.models.teams import Team
 
@@ -105,6 +108,9 @@ def visible[Row: Record](
     if table is Member:
         own = select(Membership.member_id).where(reach.filter(Membership))  # type: ignore[call-overload]
         condition = Member.id.in_(own)  # type: ignore[attr-defined]
+    elif table is Device:
+        teams = select(Team.id).where(reach.filter(Team)).scalar_subquery()  # type: ignore[call-overload]
+        condition = col(Device.team_ids).bool_op("&&")(func.array(teams))
     else:
         condition = reach.filter(table)
     statement = select(table).where(condition)

@@ -2,6 +2,7 @@
 
 from api.models import (
     admin_units,
+    devices,
     households,
     indicators,
     members,
@@ -15,6 +16,7 @@ from api.models.base import metadata
 
 __all__ = [
     "admin_units",
+    "devices",
     "households",
     "indicators",
     "members",

@@ -9,25 +9,28 @@ from pydantic import Field as Bound
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from api.models.sessions import GivenSecret
 from api.models.types import Creation, Flag, Input, Level, Name, Output, clean, text_enum
 
 
 class PrincipalKind(StrEnum):
-    """A person or a system."""
+    """A person, a system, or a member's device."""
 
     user = "user"
     client = "client"
+    device = "device"
 
 
 class Principal(SQLModel, table=True):
-    """Whoever can hold grants. `login` is a user's name or a client's `client_id`."""
+    """Whoever can hold grants. `login` is a user's name, a client's `client_id`."""
 
     __tablename__ = "principal"
 
     id: UUID = Field(primary_key=True)
     kind: PrincipalKind = Field(sa_type=text_enum(PrincipalKind))
     login: str = Field(unique=True)
-    secret_hash: str
+    secret_hash: str | None = None
+    """A device has none: its session is all it ever gets."""
     name: str
     member_id: UUID | None = None
     must_change_password: bool = False
@@ -64,6 +67,7 @@ Username = Annotated[
     ),
 ]
 Password = Annotated[str, Bound(min_length=8, max_length=256), AfterValidator(clean)]
+"""What `auth/password_policy.py` then judges."""
 
 
 class UserCreate(Creation):
@@ -74,6 +78,13 @@ class UserCreate(Creation):
     full_name: Name
     member_id: UUID | None = None
     must_change_password: Flag = False
+
+
+class PasswordChange(Input):
+    """A new password, chosen by the person."""
+
+    current_password: GivenSecret
+    new_password: Password
 
 
 class UserRead(Output):
@@ -163,4 +174,7 @@ class MeRead(SQLModel):
     kind: PrincipalKind
     name: str
     member_id: UUID | None
+    device_id: UUID | None = Field(description="The device, when it is one that acts")
+    must_change_password: bool = Field(description="Until it is changed nothing else is allowed")
+    totp_enabled: bool
     grants: list[GrantOfMe]

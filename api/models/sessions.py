@@ -6,16 +6,20 @@ from pydantic import AfterValidator
 from pydantic import Field as Bound
 from sqlmodel import SQLModel
 
-from api.models.types import Input, clean
+from api.models.totp import Otp
+from api.models.types import Input, Name, clean
 
 GivenSecret = Annotated[str, Bound(min_length=1, max_length=256), AfterValidator(clean)]
 
 
 class SessionCreate(Input):
-    """A person's sign-in."""
+    """Either a person's name and password (and `otp`), or a device's code and name."""
 
-    username: GivenSecret
-    password: GivenSecret
+    username: GivenSecret | None = None
+    password: GivenSecret | None = None
+    otp: Otp | None = None
+    enrolment_code: GivenSecret | None = None
+    device_name: Name | None = None
 
 
 class SessionRefresh(Input):

@@ -10,6 +10,9 @@ from api.models.pages import Page
 from api.models.types import Output
 from api.services.writing import ANY_VERSION
 
+NO_STORE = {"Cache-Control": "no-store"}
+"""For answers that carry a secret."""
+
 
 def _expected(
     if_match: Annotated[str | None, Header(description='The ETag that was read, or "*"')] = None,

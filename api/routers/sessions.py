@@ -2,27 +2,28 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.auth.dependencies import Session, SignedIn, tokens_of
+from api.auth.dependencies import Oneself, Session, tokens_of
 from api.models.sessions import SessionCreate, SessionRefresh, TokenRead
-from api.services import sessions
+from api.routers.answers import NO_STORE
+from api.services import sessions, signing_in
 
 router = APIRouter(tags=["identity"])
-NO_STORE = {"Cache-Control": "no-store"}
 
 
 @router.post("/sessions", operation_id="create_session", status_code=201)
 async def create_session(
     request: Request, response: Response, session: Session, body: SessionCreate
 ) -> TokenRead:
-    """Sign a person in. 401 `invalid_credentials` does not say which of the two was wrong.
+    """Sign in a person (`username`, `password`, `otp`) or enrol a device (`enrolment_code`).
 
+    A device sends its `device_name` along, and then acts as its member.
+    401 `invalid_credentials` does not say whether the name or the password was wrong; 401
+    `otp_required` comes after a right password. An enrolment code works once, for 15 minutes.
     Whoever guesses is slowed down: 429 `rate_limited` with `Retry-After`.
     """
     response.headers.update(NO_STORE)
     address = request.client.host if request.client else ""
-    return await sessions.sign_in(
-        session, tokens_of(request), body.username, body.password, address
-    )
+    return await signing_in.sign_in(session, tokens_of(request), body, address)
 
 
 @router.post("/sessions:refresh", operation_id="refresh_session")
@@ -39,12 +40,12 @@ async def refresh_session(
 
 
 @router.delete("/sessions/current", operation_id="delete_current_session", status_code=204)
-async def delete_current_session(session: Session, caller: SignedIn) -> None:
+async def delete_current_session(session: Session, caller: Oneself) -> None:
     """Sign out: this session's tokens end at once. 404 for a system, which has no session."""
     await sessions.sign_out(session, caller)
 
 
 @router.delete("/sessions", operation_id="delete_sessions", status_code=204)
-async def delete_sessions(session: Session, caller: SignedIn) -> None:
+async def delete_sessions(session: Session, caller: Oneself) -> None:
     """Sign out everywhere: the tokens of all the caller's sessions end at once."""
     await sessions.sign_out_everywhere(session, caller)

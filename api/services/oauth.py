@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api import clock
 from api.auth.tokens import Tokens
 from api.models.principals import Principal, PrincipalKind
-from api.services.sessions import Attempt, holder, verified
+from api.services.guessing import Attempt
+from api.services.sessions import holder, verified
 
 CLIENT_CREDENTIALS = "client_credentials"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -94,7 +95,7 @@ async def client_token(
     if given is None or "\0" in given[0]:
         return _refused("invalid_client", 401)
     name, secret = given
-    attempt = Attempt.of(tokens, name, address)
+    attempt = Attempt.of(tokens.secrets, name, address)
     client = await verified(session, PrincipalKind.client, attempt, secret)
     return await _answered(session, tokens, client)
 

@@ -11,6 +11,7 @@ from sqlmodel import col, select
 
 from api import clock, ids
 from api.auth.caller import Caller
+from api.auth.password_policy import check_password
 from api.auth.passwords import hash_secret, new_secret
 from api.auth.permissions import Permission
 from api.auth.scope import visible
@@ -19,15 +20,12 @@ from api.models.members import Member
 from api.models.principals import (
     ClientCreate,
     ClientSecret,
-    GrantOfMe,
-    MeRead,
     Principal,
     PrincipalKind,
     PublicKeys,
     UserCreate,
     UserRead,
 )
-from api.services.admin_units import get_units
 from api.services.oauth import ASSERTION_ALGORITHMS
 
 SHORTEST_RSA = 2048
@@ -50,12 +48,14 @@ async def create_user(
 ) -> tuple[UserRead, bool]:
     """Create a person who signs in. 409 `conflict` when the name is taken.
 
-    A user may stand for a member whom the caller can see: 422 `not_found` for any other.
+    A user may stand for a member whom the caller can see: 422 `not_found` for any other, and
+    `password_common` for a password that is guessed early.
     """
     if given.member_id:
         seen = visible(Member, caller, Permission.members_read)
         if await session.scalar(seen.where(col(Member.id) == given.member_id)) is None:
             raise not_found_at("/member_id")
+    check_password(given.password, given.username, "/password")
     content = caller.secrets.hash_content(given.model_dump(exclude={"id"}))
     user_id = given.id or ids.new_id()
     made = await insert_principal(
@@ -145,26 +145,3 @@ async def rotate_secret(session: AsyncSession, caller: Caller, client_id: UUID) 
     client.updated_at = clock.now()
     await session.flush()
     return _client(client, secret)
-
-
-async def who_am_i(session: AsyncSession, caller: Caller) -> MeRead:
-    """Return the principal behind the token with the grants that hold today."""
-    units = await get_units(session, {grant.unit_id for grant in caller.grants})
-    grants = [
-        GrantOfMe(
-            id=grant.id,
-            role=grant.role,
-            unit_id=grant.unit_id,
-            unit_name=units[grant.unit_id].name,
-            unit_level=units[grant.unit_id].level,
-            team_id=grant.team_id,
-        )
-        for grant in caller.grants
-    ]
-    return MeRead(
-        id=caller.id,
-        kind=PrincipalKind(caller.kind),
-        name=caller.name,
-        member_id=caller.member_id,
-        grants=grants,
-    )

@@ -94,7 +94,8 @@ async def create_grant(
     _check_dates(given, grantors)
     if given.principal_id == caller.id:
         raise ValidationFailed(FieldError("/principal_id", "self_grant"))
-    if await session.get(Principal, given.principal_id) is None:
+    receiver = await session.get(Principal, given.principal_id)
+    if receiver is None or receiver.kind is PrincipalKind.device:  # these follow their member
         raise not_found_at("/principal_id")
     await _check_team(session, caller, given)
     values = given.model_dump(exclude={"id"}) | where.columns()

@@ -1,8 +1,8 @@
 """Announce at commit whose rights may have changed, and when the tree of units did.
 
-Workers keep callers in memory and forget those that are named on the channel `noidai_changes`; an
-empty payload means everybody. Events and other facts announce nothing: an announcement at every
-commit would make commits wait for each other.
+Workers keep callers in memory and forget those that are named on the channel `noidai_changes`
+(`principal:{id}`, `member:{id}`); an empty payload means everybody. Events and other facts announce
+nothing: an announcement at every commit would make commits wait for each other.
 """
 
 from migrations.scripts import run
@@ -17,11 +17,11 @@ create function announce_changes() returns trigger language plpgsql as $$
 declare
     named text[];
 begin
-    execute format('select array_agg(distinct %I::text) from changed', tg_argv[0]) into named;
+    execute format('select array_agg(distinct %I::text) from changed', tg_argv[1]) into named;
     if cardinality(named) > 100 then
         perform pg_notify('noidai_changes', '');
     else
-        perform pg_notify('noidai_changes', name) from unnest(named) as name;
+        perform pg_notify('noidai_changes', tg_argv[0] || ':' || name) from unnest(named) as name;
     end if;
     return null;
 end $$;
@@ -35,13 +35,13 @@ end $$;
 create trigger announce_tree after update on tree
     for each statement execute function announce_tree();
 create trigger announce_new after insert on role_grant referencing new table as changed
-    for each statement execute function announce_changes('principal_id');
+    for each statement execute function announce_changes('principal', 'principal_id');
 create trigger announce_changed after update on role_grant referencing new table as changed
-    for each statement execute function announce_changes('principal_id');
+    for each statement execute function announce_changes('principal', 'principal_id');
 create trigger announce_changed after update on principal referencing new table as changed
-    for each statement execute function announce_changes('id');
+    for each statement execute function announce_changes('principal', 'id');
 create trigger announce_ended after delete on session referencing old table as changed
-    for each statement execute function announce_changes('principal_id');
+    for each statement execute function announce_changes('principal', 'principal_id');
 """
 
 SCOPES = """

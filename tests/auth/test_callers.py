@@ -157,6 +157,6 @@ async def test_what_changes_while_a_caller_is_read_is_not_kept(app: FastAPI, as_
     callers = app.state.callers
     reading = asyncio.create_task(callers.find(person.principal_id, None))
     await asyncio.sleep(0)
-    callers.forget(str(person.principal_id))
+    callers.forget(f"principal:{person.principal_id}")
     assert (await reading).has(Permission.aggregates_read)
     assert person.principal_id not in callers._known

@@ -94,10 +94,20 @@ async def test_the_application_alone_lets_nothing_through(
 
 async def test_without_a_scope_the_database_shows_nothing(lao_cai: Province, database: str) -> None:
     await record(lao_cai)
+    place = lao_cai.muong_khuong
+    await make(place.admin, "devices", member_id=place.leader["id"])
 
     engine = create_engine(database)
     async with engine.connect() as connection:
-        for table in ("team", "member", "membership", "household", "support_event", "role_grant"):
+        for table in (
+            "team",
+            "member",
+            "membership",
+            "household",
+            "support_event",
+            "role_grant",
+            "device",
+        ):
             counted = text(f"select count(*) from {table}")  # noqa: S608 - a table's name
             assert await connection.scalar(counted) == 0, table
         bypasses = "select rolsuper or rolbypassrls from pg_roles where rolname = current_user"

@@ -46,6 +46,7 @@ NOTHING: Final = "không có gì như vậy"
 
 PARAMETERS: Final = {
     "client_id": "clients",
+    "device_id": "devices",
     "grant_id": "role-grants",
     "household_id": "households",
     "indicator_id": "indicators",
@@ -117,8 +118,13 @@ ANONYMOUS: Final = {
 SIGNING_IN: Final = Role.commune_admin
 """The role whose sweep also takes the operations for whoever is not signed in."""
 
-NOT_AS_OWN: Final = {"delete_sessions", "delete_current_session"}
-"""Operations that would sign the caller out, who goes on."""
+NOT_AS_OWN: Final = {
+    "delete_sessions",
+    "delete_current_session",
+    "confirm_totp",
+    "disable_totp",
+}
+"""Operations that would sign the caller out, who goes on, or need what only a phone shows."""
 
 BATCH: Final = {
     "households": ("households", "HouseholdCreate", "HouseholdUpdate"),
@@ -320,6 +326,7 @@ COLLECTIONS: Final = frozenset(
     {
         "admin-units",
         "clients",
+        "devices",
         "households",
         "indicators",
         "members",
@@ -415,6 +422,10 @@ class Spot:
         ]
         self.ids["role-grants"] = [grant["id"] for grant in grants]
         await self._delete("role-grants")
+        member = {"member_id": self.ids["members"][0]}
+        devices = [await make(self.admin, "devices", **member) for _ in range(2)]
+        self.ids["devices"] = [device["id"] for device in devices]
+        await self._delete("devices")
         await self._delete("teams")
         event = await make(self.leader, "support-events", **self.body("support-events"))
         self.ids["support-events"] = [event["id"]]
@@ -478,6 +489,7 @@ class Spot:
                 await make(self.admin, path, **self.body(path))
         assert self.leader
         await make(self.leader, "support-events", **self.body("support-events"))
+        await make(self.admin, "devices", member_id=self.ids["members"][0])
         await make(
             self.admin,
             "role-grants",
@@ -667,6 +679,7 @@ BODIES: Final[dict[str, Callable[[World], Json]]] = {
     "BatchCreate": lambda _: {"dry_run": True},
     "Body_create_access_token": _token,
     "ClientCreate": lambda _: {"name": "Cổng mới"},
+    "DeviceCreate": lambda world: {"member_id": world.ids["members"]},
     "HouseholdCreate": _household,
     "HouseholdPut": _household,
     "HouseholdUpdate": lambda _: {"head_name": "Chủ hộ đổi tên"},
@@ -676,6 +689,8 @@ BODIES: Final[dict[str, Callable[[World], Json]]] = {
     "MemberPut": _member,
     "MemberUpdate": lambda _: {"occupation": "thợ rèn"},
     "MembershipPut": lambda _: {"joined_on": "2025-07-05"},
+    "OtpGiven": lambda _: {"otp": "000000"},
+    "PasswordChange": lambda _: {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},
     "RoleGrantCreate": _grant,
     "ServiceTypeCreate": _service,
     "ServiceTypeUpdate": lambda _: {"name_vi": "Đổi tên"},

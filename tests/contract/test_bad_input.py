@@ -104,6 +104,7 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
     event = await make(client, "support-events", **place.event())
     grants = (await client.get("/v1/role-grants")).json()["items"]
     services = (await client.get("/v1/service-types")).json()["items"]
+    device = await make(client, "devices", member_id=place.leader["id"])
     indicators = (await client.get("/v1/indicators")).json()["items"]
     ids = {
         "unit_id": place.village["id"],
@@ -111,6 +112,7 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
         "member_id": place.leader["id"],
         "household_id": place.household["id"],
         "support_event_id": event["id"],
+        "device_id": device["id"],
         "grant_id": grants[0]["id"],
         "service_type_id": services[0]["id"],
         "indicator_id": indicators[0]["id"],
