@@ -201,6 +201,39 @@ def test_two_workers_serve_the_same_keys(serve: Serve, tmp_path: Path) -> None:
     assert len(keys) == 1
 
 
+def test_an_ended_grant_is_refused_by_both_workers_within_five_seconds(
+    serve: Serve, tmp_path: Path
+) -> None:
+    secret = "mot mat khau rat dai"
+    first = ("bootstrap", "--username", "first", "--password-stdin")
+    assert noidai(tmp_path, *first, stdin=f"{secret}\n").returncode == 0
+    served = serve(tmp_path, "--workers", "2")
+
+    def enter(username: str) -> dict[str, str]:
+        body = {"username": username, "password": secret}
+        token = httpx.post(f"{served.url}/v1/sessions", json=body).json()["access_token"]
+        return {"Authorization": f"Bearer {token}"}
+
+    def asked_of_both(token: dict[str, str]) -> set[int]:
+        """Return what 20 new connections are answered: both workers have had some of them."""
+        return {httpx.get(f"{served.url}/v1/teams", headers=token).status_code for _ in range(20)}
+
+    with httpx.Client(base_url=served.url, headers=enter("first")) as admin:
+        body = {"username": "second", "password": secret, "full_name": "Người thứ hai"}
+        person = admin.post("/v1/users", json=body).json()["id"]
+        token = enter("second")
+        assert asked_of_both(token) == {403}
+        province = str(official_unit_id("province", "15", "2025-07-01"))
+        role = {"principal_id": person, "role": "province_admin", "unit_id": province}
+        given = admin.post("/v1/role-grants", json=role)
+        assert asked_of_both(token) == {200}
+        began = time.monotonic()
+        ended = admin.delete(f"/v1/role-grants/{given.json()['id']}", headers={"If-Match": '"1"'})
+        assert ended.status_code == 204
+        while asked_of_both(token) != {403}:
+            assert time.monotonic() - began < 5
+
+
 def test_faults_of_the_surroundings_are_said_in_one_line(tmp_path: Path) -> None:
     nowhere = f"postgresql://noidai@127.0.0.1:{free_port()}/noidai"
     secret = "x" * 40
