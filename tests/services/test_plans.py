@@ -1,0 +1,139 @@
+"""Plans under row-level security: scope drives the index, whatever lies elsewhere.
+
+The trap: the newest rows of one commune, found by walking everybody's newest rows.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import event as hooks
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api import ids
+from api.auth.caller import enter
+from api.auth.permissions import Permission
+from api.db import transaction
+from api.services import event_rows
+from tests.factories import MUONG_KHUONG, Person, Province, make
+
+FOREIGN = 20_000
+"""Events of another commune, all newer than the few of one's own."""
+COPY = text("""
+    insert into support_event (id, version, created_at, updated_at, unit_id, unit_key, commune_key,
+        province_key, team_id, team_unit_key, team_commune_key, member_ids, service_type,
+        occurred_at, quantity, outcome, mode, channel, status, external_ids)
+    select gen_random_uuid(), 1, now(), now(), unit_id, unit_key, commune_key, province_key,
+           team_id, team_unit_key, team_commune_key, member_ids, service_type,
+           occurred_at + n * interval '1 minute', 1, outcome, mode, channel, status, '{}'
+    from support_event cross join generate_series(1, :count) as n where id = :id
+""")
+
+
+@pytest.fixture
+async def crowded(lao_cai: Province, superuser: AsyncEngine) -> Province:
+    """A commune with few events, beside one with many newer ones."""
+    async with superuser.connect() as connection:
+        for place, count in ((lao_cai.muong_khuong, 60), (lao_cai.bao_thang, FOREIGN)):
+            leader = await lao_cai.leader_of(place)
+            event = await make(leader, "support-events", **place.event())
+            await connection.execute(COPY, {"id": event["id"], "count": count})
+        await connection.execute(text("analyze"))
+    return lao_cai
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Walk the nodes of a plan."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+async def plans(app: FastAPI, person: Person, path: str) -> list[dict[str, Any]]:
+    """Return the plans, as executed for the person, of the statements that a request sends."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_rest: Any) -> None:
+        sent.append((statement, values))
+
+    engine = app.state.engine
+    await person.get(path)  # the caller is known from here on
+    hooks.listen(engine.sync_engine, "before_cursor_execute", note)
+    response = await person.get(path)
+    hooks.remove(engine.sync_engine, "before_cursor_execute", note)
+    assert response.status_code == 200
+    caller = await app.state.callers.find(person.principal_id, None)
+    found = []
+    async with transaction(engine) as session:
+        await enter(session, caller)
+        connection = await session.connection()
+        for statement, values in sent:
+            if "noidai.scopes" not in statement:
+                explain = f"explain (analyze, format json) {statement}"
+                answer = await connection.exec_driver_sql(explain, values)
+                found.append(answer.scalar_one()[0]["Plan"])
+    assert found
+    return found
+
+
+def wasted(plan: dict[str, Any], table: str) -> int:
+    """Return how many rows of a table were read for nothing; all of them by a whole scan."""
+    return sum(
+        int(node.get("Rows Removed by Filter", 0) * node["Actual Loops"])
+        for node in nodes(plan)
+        if node.get("Relation Name") == table
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/support-events?limit=50",
+        "/v1/support-events?limit=50&include_total=true",
+        f"/v1/support-events?limit=50&unit_id={MUONG_KHUONG}",
+        "/v1/support-events?limit=50&sort=occurred_at",
+        "/v1/support-events?limit=50&status=verified",
+    ],
+)
+async def test_the_newest_events_of_a_commune_are_found_by_its_index(
+    app: FastAPI, crowded: Province, path: str
+) -> None:
+    officer = crowded.muong_khuong.admin
+    assert isinstance(officer, Person)
+    for plan in await plans(app, officer, path):
+        assert wasted(plan, "support_event") < 200, plan
+
+
+@pytest.mark.parametrize("noun", ["teams", "members", "households"])
+async def test_a_list_reads_its_scope_once(app: FastAPI, crowded: Province, noun: str) -> None:
+    officer = crowded.muong_khuong.admin
+    assert isinstance(officer, Person)
+    for plan in await plans(app, officer, f"/v1/{noun}"):
+        asked = [
+            node for node in nodes(plan) if node.get("Subplan Name", "").startswith("InitPlan")
+        ]
+        assert all(node["Actual Loops"] <= 1 for node in asked), noun
+
+
+async def test_a_hot_read_is_a_look_into_the_primary_key(
+    app: FastAPI, crowded: Province, superuser: AsyncEngine
+) -> None:
+    officer = crowded.muong_khuong.admin
+    assert isinstance(officer, Person)
+
+    known = await app.state.callers.find(officer.principal_id, None)
+    caller = known.asking(Permission.events_read, "test")
+    async with superuser.connect() as connection:
+        newest = await connection.scalar(text("select id from support_event limit 1"))
+    rows = await app.state.hot.fetch(
+        f"explain (analyze, format json) {event_rows._READ}",
+        caller.scopes,
+        caller.context,
+        [newest, ids.new_id()],
+    )
+    plan = rows[0][0][0]["Plan"]
+    scans = [node for node in nodes(plan) if node.get("Relation Name") == "support_event"]
+    assert [node["Node Type"] for node in scans] == ["Index Scan"]
+    assert scans[0]["Index Name"] == "support_event_pkey"
