@@ -17,7 +17,9 @@ from api.pagination import Cursors
 from api.routers import (
     admin_units,
     batch,
+    break_glass,
     clients,
+    data_subject_requests,
     devices,
     health,
     households,
@@ -53,6 +55,8 @@ NOUNS = (  # the busiest first: a path is looked for in this order
     clients,
     devices,
     role_grants,
+    break_glass,
+    data_subject_requests,
 )
 
 
@@ -61,7 +65,7 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
 
     `secret` is `NOIDAI_SECRET_KEY`, or what the embedded mode keeps beside its data.
     """
-    secrets = Secrets(secret)
+    secrets = Secrets(secret, settings.beneficiary_keys)
     shares = gate.Shares(settings.rate_limit, settings.rate_limit_url)
 
     @asynccontextmanager

@@ -21,7 +21,7 @@ from api.settings import Settings, SettingsError
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
 )
-keys = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens.")
+keys = typer.Typer(no_args_is_help=True, help="The keys that sign tokens and hash beneficiaries.")
 app.add_typer(keys, name="keys")
 EMBEDDED_SECRET = "secret_key"  # noqa: S105 - a file's name
 
@@ -100,7 +100,7 @@ def _load_demo(settings: Settings, urls: embedded.Urls, **size: Any) -> None:
         def progress(step: str, done: float) -> None:
             bar.update(task, description=step, completed=done)
 
-        keys = Secrets(_secret(settings))
+        keys = Secrets(_secret(settings), settings.beneficiary_keys)
         asyncio.run(load_demo(urls.app, keys, owner_url=urls.owner, progress=progress, **size))
 
 
@@ -272,6 +272,29 @@ def rotate() -> None:
             asyncio.run(db.migrate(urls.owner))
         kid = asyncio.run(run(urls.app, _secret(settings)))
     typer.echo(f"{kid} signs from now on; running services follow within seconds")
+
+
+@keys.command()
+def rehash() -> None:
+    """Wrap the hashes of beneficiaries with the keys that NOIDAI_HASH_KEYS gained."""
+    from api.auth.secrets import Secrets
+    from api.services.hash_keys import rehash as wrap
+
+    settings = _settings()
+    _check_settings(settings)
+
+    async def run(url: str, secret: str) -> int:
+        engine = db.create_engine(url)
+        try:
+            return await wrap(engine, Secrets(secret, settings.beneficiary_keys))
+        finally:
+            await engine.dispose()
+
+    with _database(settings) as urls:
+        if settings.embedded:
+            asyncio.run(db.migrate(urls.owner))
+        rows = asyncio.run(run(urls.app, _secret(settings)))
+    typer.echo(f"{rows} hashes wrapped; run it again once no process without the new key is left")
 
 
 @app.command()

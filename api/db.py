@@ -1,8 +1,9 @@
 """The engine, the session of a request, and the roles and migrations behind them.
 
-Two database roles: the owner migrates; the service acts as `noidai_app`, which owns nothing and
+Three database roles: the owner migrates; the service acts as `noidai_app`, which owns nothing and
 is bound by row-level security. Where the URL signs in as another role, each connection changes
-into `noidai_app` before its first statement.
+into `noidai_app` before its first statement. For the statements that answer a data subject's
+request it changes into `noidai_subjects`, whose policies show only whom open requests name.
 """
 
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 APP_ROLE = "noidai_app"
+SUBJECTS_ROLE = "noidai_subjects"
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
@@ -68,6 +70,14 @@ async def transaction(
         yield session
 
 
+@asynccontextmanager
+async def as_subjects(session: AsyncSession) -> AsyncIterator[None]:
+    """Act as `noidai_subjects`; what fails inside ends the transaction, and the role with it."""
+    await session.execute(text(f"set local role {SUBJECTS_ROLE}"))
+    yield
+    await session.execute(text(f"set local role {APP_ROLE}"))
+
+
 async def is_ready(engine: AsyncEngine) -> bool:
     """Tell whether the database answers and carries the newest migration this release knows."""
     async with engine.connect() as connection:
@@ -94,20 +104,28 @@ async def migrate(owner_url: str) -> None:
     engine = create_async_engine(_url(owner_url), connect_args={"timeout": 10})
     try:
         async with engine.begin() as connection:
-            await connection.run_sync(_ensure_app_role)
+            await connection.run_sync(_ensure_roles)
         async with engine.begin() as connection:
             await connection.run_sync(lambda c: command.upgrade(alembic_config(c), "head"))
     finally:
         await engine.dispose()
 
 
-def _ensure_app_role(connection: Connection) -> None:
+def _ensure_roles(connection: Connection) -> None:
     connection.execute(text("select pg_advisory_xact_lock(hashtext('noidai roles'))"))
     known = connection.scalar(text("select 1 from pg_roles where rolname = :r"), {"r": APP_ROLE})
     if not known:
         connection.execute(text(f"create role {APP_ROLE} login"))
         connection.execute(text(f"grant {APP_ROLE} to current_user"))
-    connection.execute(text(f"grant usage on schema public to {APP_ROLE}"))
+    known = connection.scalar(
+        text("select 1 from pg_roles where rolname = :r"), {"r": SUBJECTS_ROLE}
+    )
+    if not known:  # entered by `set role` only: nothing of it is inherited
+        connection.execute(text(f"create role {SUBJECTS_ROLE} nologin"))
+        connection.execute(
+            text(f"grant {SUBJECTS_ROLE} to {APP_ROLE} with inherit false, set true")
+        )
+    connection.execute(text(f"grant usage on schema public to {APP_ROLE}, {SUBJECTS_ROLE}"))
 
 
 async def pending(url: str) -> list[str]:

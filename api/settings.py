@@ -1,11 +1,14 @@
 """Every setting: `NOIDAI_*` variables or a `.env` file, read once and never changed."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 from limits import parse
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+SHORTEST_KEY = 32
 
 
 class SettingsError(Exception):
@@ -27,6 +30,9 @@ class Settings(BaseSettings):
     """Where the embedded PostgreSQL and its secret live."""
     secret_key: SecretStr | None = Field(default=None, min_length=32)
     """Encrypts signing keys, signs cursors, keys the hashes of beneficiaries."""
+    hash_keys: SecretStr | None = None
+    """Keys that wrap the hashes of beneficiaries once more, the oldest first: only ever appended
+    to. A JSON list, or separated by commas; each of at least 32 characters."""
     public_url: str | None = None
     """Issuer of tokens and base of absolute links; unset: `http://127.0.0.1:{port}`."""
     port: int = Field(default=8000, ge=1, le=65535)
@@ -58,6 +64,19 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
+    @field_validator("hash_keys")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        keys = _listed(value)
+        if len(set(keys)) < len(keys) or any(len(key) < SHORTEST_KEY for key in keys):
+            raise ValueError(f"each key has at least {SHORTEST_KEY} characters and stands once")
+        return value
+
+    @property
+    def beneficiary_keys(self) -> list[str]:
+        """The keys of `hash_keys`."""
+        return _listed(self.hash_keys)
+
     @property
     def admin_totp_required(self) -> bool:
         """Whether an administrator's session without a second factor can only enrol one."""
@@ -72,3 +91,17 @@ class Settings(BaseSettings):
     def issuer(self) -> str:
         """The `iss` and `aud` of access tokens."""
         return (self.public_url or f"http://127.0.0.1:{self.port}").rstrip("/")
+
+
+def _listed(keys: SecretStr | None) -> list[str]:
+    """Read a JSON list of texts, or texts separated by commas."""
+    text = keys.get_secret_value().strip() if keys else ""
+    if not text.startswith("["):
+        return [key.strip() for key in text.split(",") if key.strip()]
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise ValueError("not a JSON list") from None
+    if not all(isinstance(key, str) for key in found):
+        raise ValueError("not a list of texts")
+    return list(found)

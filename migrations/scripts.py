@@ -33,19 +33,18 @@ def policy(
     columns: dict[str, str],
     *,
     template: str = "{within}",
+    to: str = "noidai_app",
 ) -> str:
     """Return a policy that lets `action` through where one of the permissions reaches the row.
 
     `columns` maps a column to the array of the caller's reach that may hold it: provinces,
     communes, units or teams. The filters of `api/auth/scope.py` say the same in the application.
     """
+    name = f"{table}_{action}" if to == "noidai_app" else f"{table}_{action}_{to}"
     condition = template.format(within=_within(columns, permissions))
     using = f" using ({condition})" if action in {"select", "update", "delete"} else ""
     check = f" with check ({condition})" if action in {"insert", "update"} else ""
-    return (
-        f"create policy {table}_{action} on {table} as permissive for {action} "
-        f"to noidai_app{using}{check};\n"
-    )
+    return f"create policy {name} on {table} as permissive for {action} to {to}{using}{check};\n"
 
 
 def secure(*tables: str) -> str:

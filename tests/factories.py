@@ -89,12 +89,15 @@ class Country:
             await connection.execute(
                 text("""
                     insert into role_grant (id, version, created_at, updated_at, principal_id, role,
-                                            unit_id, unit_key, commune_key, province_key, team_id)
+                                            unit_id, unit_key, commune_key, province_key, team_id,
+                                            expires_at, reason)
                     select :id, 1, now(), now(), :person, :role, u.id, u.key,
                            (select ancestor_key from placement p where p.unit_key = u.key
                             and p.level = 'commune' and p.during @> current_date),
                            coalesce((select ancestor_key from placement p where p.unit_key = u.key
-                            and p.level = 'province' and p.during @> current_date), u.key), :team
+                            and p.level = 'province' and p.during @> current_date), u.key), :team,
+                           case :role when 'break_glass' then now() + interval '1 hour' end,
+                           case :role when 'break_glass' then 'a test' end
                     from admin_unit u where u.id = :unit
                 """),
                 {

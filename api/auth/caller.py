@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api import clock
 from api.auth.permissions import FACT_READS, MATRIX, TEAM_ROLES, Permission
 from api.auth.scope import Reach
 from api.auth.secrets import Secrets
@@ -46,6 +47,7 @@ class Grant:
     team_id: UUID | None
     valid_from: date | None
     valid_to: date | None
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class Caller:
 
     def holds(self, now: datetime) -> bool:
         """Tell whether what was read of the caller is still so, unless the database says else."""
-        return self.tree.day == reporting_day(now)
+        ends = (grant.expires_at for grant in self.grants)
+        return self.tree.day == reporting_day(now) and all(end is None or now < end for end in ends)
 
     def reach(self, permission: Permission) -> Reach:
         """Return where the permission holds."""
@@ -118,7 +121,7 @@ _PRINCIPAL = text("""
       and (cast(:session as uuid) is null or s.id is not null)
 """)
 _GRANTS = text("""
-    select g.id, g.role, g.unit_id, g.unit_key, g.team_id, g.valid_from, g.valid_to,
+    select g.id, g.role, g.unit_id, g.unit_key, g.team_id, g.valid_from, g.valid_to, g.expires_at,
            (select p.ancestor_key from placement p join admin_unit u on u.key = p.unit_key
             where p.unit_key = g.unit_key and p.level = u.level
                and p.during @> cast(:today as date)) as root
@@ -126,6 +129,7 @@ _GRANTS = text("""
     where g.principal_id = :id and g.deleted_at is null
       and (g.valid_from is null or g.valid_from <= cast(:today as date))
       and (g.valid_to is null or g.valid_to >= cast(:today as date))
+      and (g.expires_at is null or g.expires_at > cast(:now as timestamptz))
     order by g.id
 """)
 _DEVICE_TEAMS = text("select team_ids from device where id = :id and deleted_at is null")
@@ -133,7 +137,7 @@ _DEVICE_TEAMS = text("select team_ids from device where id = :id and deleted_at 
 # its days: leaving a team takes effect at once.
 _DEVICE_GRANTS = text("""
     select m.team_id as id, m.unit_id, m.unit_key, m.team_id, m.joined_on as valid_from,
-           m.left_on - 1 as valid_to,
+           m.left_on - 1 as valid_to, null::timestamptz as expires_at,
            case m.role when 'leader' then 'team_leader' else 'team_member' end as role,
            (select p.ancestor_key from placement p join admin_unit u on u.key = p.unit_key
             where p.unit_key = m.unit_key and p.level = u.level
@@ -180,6 +184,7 @@ async def load(
             row.team_id,
             row.valid_from,
             row.valid_to,
+            row.expires_at,
         )
         for row in rows
     )
@@ -210,7 +215,8 @@ async def _granted(
     Until its reach is known, the database shows a device the teams that it was enrolled for.
     """
     if found.kind != PrincipalKind.device:
-        return await session.execute(_GRANTS, {"id": principal_id, "today": today})
+        known = {"id": principal_id, "today": today, "now": clock.now()}
+        return await session.execute(_GRANTS, known)
     teams = await session.scalar(_DEVICE_TEAMS, {"id": principal_id}) or []
     reach = Reach(teams=frozenset(teams))
     await present(session, {Permission.teams_read: reach, Permission.members_read: reach})

@@ -41,9 +41,9 @@ async def hash_secret(plain: str) -> str:
 
 
 async def verify_secret(plain: str, kept: str | None) -> bool:
-    """Compare; an unknown principal (`None`) takes as long as a wrong secret."""
+    """Compare; an unknown principal, or one without a secret, takes as long as a wrong secret."""
     matches = await run_sync(_HASHER.verify, plain, kept or _NOBODY, limiter=_AT_ONCE)
-    return matches and kept is not None
+    return matches and bool(kept)
 
 
 def new_secret() -> str:

@@ -17,6 +17,7 @@ class Permission(StrEnum):
     devices_write = "devices_write"
     events_read = "events_read"
     events_write = "events_write"
+    glass_break = "glass_break"
     households_read = "households_read"
     households_write = "households_write"
     indicators_write = "indicators_write"
@@ -26,6 +27,7 @@ class Permission(StrEnum):
     own_people_read = "own_people_read"
     people_read = "people_read"
     principals_write = "principals_write"
+    subjects_write = "subjects_write"
     team_link_write = "team_link_write"
     teams_read = "teams_read"
     teams_write = "teams_write"
@@ -52,6 +54,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
         | {
             P.villages_write,
             P.catalogue_extend,
+            P.glass_break,
             P.batch_write,
             P.teams_write,
             P.team_link_write,
@@ -117,9 +120,13 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
     ),
     Role.partner: frozenset(),
     Role.auditor: frozenset(_READS),
-    Role.dpo: frozenset(),
+    Role.dpo: frozenset({P.subjects_write}),
+    Role.break_glass: frozenset({P.people_read}),
 }
-"""Role -> permissions: the one place where a right is given."""
+"""Role -> permissions: the one place where a right is given.
+
+`break_glass` only unmasks what its holder reads by another grant; nobody may grant it (see
+`services/break_glass.py`)."""
 
 FACT_READS: Final = _READS - {P.aggregates_read}
 """What totals are counted from: reading totals is not reading these rows."""

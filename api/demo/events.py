@@ -73,6 +73,7 @@ class EventRow(NamedTuple):
     beneficiary_age_band: str | None
     beneficiary_gender: str | None
     beneficiary_hash: bytes | None
+    beneficiary_key: int
     lat: float | None
     lon: float | None
     note: str = GENERATED
@@ -152,6 +153,7 @@ def _event(world: World, team: Team) -> EventRow:
         beneficiary_age_band=beneficiary.age_band,
         beneficiary_gender=beneficiary.gender,
         beneficiary_hash=beneficiary.hash,
+        beneficiary_key=world.secrets.generation,
         lat=lat,
         lon=lon,
     )

@@ -53,7 +53,7 @@ async def list_accounts(app_url: str) -> list[Account]:
     """Return the demo's accounts, in the order of the roles; none where there is no demo."""
     async with _transaction(app_url) as connection:
         await _reach_all(connection)
-        logins = [f"demo.{role}" for role in Role]
+        logins = [f"demo.{role}" for role in accounts.ROLES]
         rows = await connection.fetch(_ACCOUNTS, logins, clock.today())
     return [Account(Role(row["role"]), row["login"], row["place"]) for row in rows]
 
@@ -158,7 +158,7 @@ class _Demo:
             raise DemoError(f"no province had the code {self.code!r} before 2025-07-01")
         self.nation, self.province = keys
         mine = "select exists (select from principal where login = any($1))"
-        if await self.connection.fetchval(mine, [f"demo.{role}" for role in Role]):
+        if await self.connection.fetchval(mine, [f"demo.{role}" for role in accounts.ROLES]):
             raise DemoError("the demo is here already")
         through_time = (
             "select distinct ancestor_key from placement where unit_key = $1 and level = 'province'"

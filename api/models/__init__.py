@@ -2,6 +2,8 @@
 
 from api.models import (
     admin_units,
+    consent_entries,
+    data_subject_requests,
     devices,
     households,
     indicators,
@@ -16,6 +18,8 @@ from api.models.base import metadata
 
 __all__ = [
     "admin_units",
+    "consent_entries",
+    "data_subject_requests",
     "devices",
     "households",
     "indicators",

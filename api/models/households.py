@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
+from pydantic import AwareDatetime
 from pydantic import Field as Bound
 from sqlalchemy import Column, Computed, Text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -74,6 +75,8 @@ class Household(Record, Placed, HouseholdFields, table=True):
     """A household, placed where its village stood when it was registered."""
 
     consent: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    restricted_at: AwareDatetime | None = None
+    redacted_at: AwareDatetime | None = None
     search: str | None = Field(
         default=None, sa_column=Column(Text, Computed("search_text(head_name)"), nullable=False)
     )
@@ -127,6 +130,10 @@ class HouseholdRead(Output):
     consent: ConsentRead | None
     external_ids: dict[str, str]
     services_reached: list[str] = Field(description="Codes of completed or guided services")
+    restricted_at: datetime | None = Field(
+        description="Since when nobody reads the personal fields or changes anything"
+    )
+    redacted_at: datetime | None = Field(description="When the household was erased: it is final")
     masked: list[str]
 
 

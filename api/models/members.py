@@ -1,10 +1,11 @@
 """Members, and their memberships in teams."""
 
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
+from pydantic import AwareDatetime
 from pydantic import Field as Bound
 from sqlalchemy import ForeignKey
 from sqlalchemy.dialects.postgresql import JSONB
@@ -62,6 +63,9 @@ class MemberFields(SQLModel):
 
 class Member(Record, MemberFields, table=True):
     """A person; scope comes from the memberships."""
+
+    restricted_at: AwareDatetime | None = None
+    redacted_at: AwareDatetime | None = None
 
 
 class MembershipFields(SQLModel):
@@ -146,6 +150,10 @@ class MemberRead(Output):
     trained_on: date | None
     external_ids: dict[str, str]
     memberships: list[MembershipRead]
+    restricted_at: datetime | None = Field(
+        description="Since when nobody reads the personal fields or changes anything"
+    )
+    redacted_at: datetime | None = Field(description="When the person was erased: it is final")
     masked: list[str]
 
 

@@ -1,9 +1,10 @@
 """Role grants: a role, in a unit's subtree or a team, between two dates."""
 
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from uuid import UUID
 
+from pydantic import AwareDatetime
 from sqlmodel import Field
 
 from api.models.base import Placed, Record
@@ -25,6 +26,7 @@ class Role(StrEnum):
     partner = "partner"
     auditor = "auditor"
     dpo = "dpo"
+    break_glass = "break_glass"
 
 
 class RoleGrant(Record, Placed, table=True):
@@ -37,6 +39,9 @@ class RoleGrant(Record, Placed, table=True):
     team_id: UUID | None = Field(default=None, foreign_key="team.id")
     valid_from: date | None = None
     valid_to: date | None = None
+    expires_at: AwareDatetime | None = None
+    """The moment at which a broken glass is whole again."""
+    reason: str | None = None
 
 
 class RoleGrantCreate(Creation):
@@ -59,6 +64,8 @@ class RoleGrantRead(Output):
     team_id: UUID | None
     valid_from: date | None
     valid_to: date | None
+    expires_at: datetime | None = Field(description="The end of a broken glass")
+    reason: str | None = Field(description="Why the glass was broken")
 
 
 class RoleGrantPage(Page[RoleGrantRead]):
@@ -69,4 +76,4 @@ class RoleGrantQuery(PageQuery):
     """Filters of the list of grants."""
 
     principal_id: list[UUID] = Field(default_factory=list, max_length=100)
-    role: list[Role] = Field(default_factory=list, max_length=11)
+    role: list[Role] = Field(default_factory=list, max_length=len(Role))

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime
 from pydantic import Field as Bound
 from pydantic_core import PydanticCustomError
-from sqlalchemy import Column, Computed, Date, Uuid
+from sqlalchemy import Column, Computed, Date, SmallInteger, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
@@ -122,6 +122,8 @@ class SupportEvent(Record, Placed, SupportEventFields, table=True):
     beneficiary_age_band: AgeBand | None = Field(default=None, sa_type=text_enum(AgeBand))
     beneficiary_gender: Gender | None = Field(default=None, sa_type=text_enum(Gender))
     beneficiary_hash: bytes | None = None
+    beneficiary_key: int = Field(default=0, sa_type=SmallInteger)
+    """The generation of the hash: how many keys of `NOIDAI_HASH_KEYS` wrap it."""
 
 
 class Beneficiary(Input):

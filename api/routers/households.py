@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 
 from api.auth.dependencies import HouseholdReader, HouseholdWriter, Session
+from api.models.consent_entries import ConsentEntryPage, ConsentEntryQuery
 from api.models.households import (
     HouseholdCreate,
     HouseholdPage,
@@ -16,7 +17,7 @@ from api.models.households import (
 )
 from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
-from api.services import households, upserts
+from api.services import consent_entries, households, upserts
 
 router = APIRouter(prefix="/households", tags=["households"])
 
@@ -87,6 +88,20 @@ async def undelete_household(
     return tagged(
         response, await households.undelete_household(session, caller, household_id, if_match)
     )
+
+
+@router.get("/{household_id}/consent-entries", operation_id="list_consent_entries")
+async def list_consent_entries(
+    session: Session,
+    caller: HouseholdReader,
+    household_id: UUID,
+    query: Annotated[ConsentEntryQuery, Query()],
+    request: Request,
+    response: Response,
+) -> ConsentEntryPage:
+    """List every legal basis that the household ever had, the oldest first."""
+    page = await consent_entries.list_entries(session, caller, household_id, query)
+    return paged(request, response, page)
 
 
 @router.put(BY_EXTERNAL_ID, operation_id="put_household_by_external_id")

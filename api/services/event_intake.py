@@ -47,6 +47,7 @@ def _columns(caller: Caller, given: SupportEventCreate, team: Team, where: Place
             "beneficiary_age_band": who and who.age_band,
             "beneficiary_gender": who and who.gender,
             "beneficiary_hash": _hashed(caller, who),
+            "beneficiary_key": caller.secrets.generation,
             "status": EventStatus.submitted,
         }
     )
@@ -197,6 +198,14 @@ async def check_correction(
     if isinstance(where, Refusal):
         raise where
     return where.columns()
+
+
+def is_same_person(caller: Caller, event: SupportEvent, given: Beneficiary | None) -> bool:
+    """Tell whether an identifier is the event's own, whatever generation its hash is of."""
+    if given is None or given.identifier is None or event.beneficiary_hash is None:
+        return False
+    hashes = caller.secrets.hash_generations(given.identifier)
+    return hashes[event.beneficiary_key :][:1] == [event.beneficiary_hash]
 
 
 def corrected_beneficiary(caller: Caller, given: Beneficiary | None) -> dict[str, Any]:

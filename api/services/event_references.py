@@ -99,8 +99,8 @@ _GATHER = f"""
 ), house as (
     select h.* from entered cross join lateral (
         select id, unit_key, commune_key, province_key from household
-        where id = any ($6::uuid[]) and deleted_at is null and entered.scopes is not null
-        offset 0) h
+        where id = any ($6::uuid[]) and deleted_at is null and redacted_at is null
+          and entered.scopes is not null offset 0) h
 ), stay as (
     select m.* from entered cross join lateral (
         select team_id, member_id, joined_on, left_on from membership

@@ -13,7 +13,7 @@ _NAMES = """
     id, version, created_at, updated_at, created_by, content_hash, unit_id, unit_key, commune_key,
     province_key, team_id, team_unit_key, team_commune_key, member_ids, household_id, service_type,
     occurred_at, quantity, outcome, mode, channel, status, beneficiary_age_band,
-    beneficiary_gender, beneficiary_hash, lat, lon, note, external_ids
+    beneficiary_gender, beneficiary_hash, beneficiary_key, lat, lon, note, external_ids
 """
 _READ = f"""
 {ENTERED}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, func
+from sqlalchemy import ColumnElement, Row, Select, and_, func, not_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import Text, col, select
@@ -16,18 +16,20 @@ from api.auth.scope import visible
 from api.errors import FieldError, InsufficientRole, NotFound, ValidationFailed, not_found_at
 from api.models.households import (
     Consent,
+    ConsentRead,
     Household,
     HouseholdCreate,
     HouseholdPage,
     HouseholdQuery,
     HouseholdRead,
     HouseholdUpdate,
+    LegalBasis,
 )
 from api.models.support_events import EventStatus, Outcome, SupportEvent
 from api.models.types import Level
 from api.pagination import Order, paginate
 from api.services import external_ids
-from api.services.masking import mask, sees_people
+from api.services.masking import check_unsealed, mask, sees_people
 from api.services.places import place, under
 from api.services.searching import contains
 from api.services.writing import (
@@ -42,6 +44,8 @@ from api.services.writing import (
 
 RESOURCE = "households"
 PERSONAL = ("head_name", "address", "phone")
+METHOD = "consent.method"
+"""Free text inside the legal basis: masked like the personal fields."""
 REQUIRED = frozenset({"unit_id", "head_name", "is_business", "external_ids"})
 COUNTED = (EventStatus.submitted, EventStatus.verified)
 REACHING = (Outcome.completed, Outcome.guided)
@@ -82,9 +86,31 @@ def _reader(caller: Caller) -> Any:
 
 def _read(caller: Caller, row: Row[Any]) -> HouseholdRead:
     household: Household = row.Household
-    hidden = () if sees_people(caller, household.created_by, (household, None)) else PERSONAL
-    return HouseholdRead(
-        **mask(household.model_dump(), hidden), services_reached=row.services_reached
+    values = household.model_dump() | (dict.fromkeys(PERSONAL) if household.redacted_at else {})
+    sees = sees_people(caller, household.created_by, (household, None))
+    hidden = () if sees and not _is_closed(household) else PERSONAL
+    values = mask(values, hidden)
+    if not sees and household.consent and household.consent.get("method"):
+        values["consent"] = household.consent | {"method": None}
+        values["masked"] = sorted([*values["masked"], METHOD])
+    return HouseholdRead(**values, services_reached=row.services_reached)
+
+
+def _is_closed(household: Household) -> bool:
+    """Tell whether nobody reads the personal fields: consent was withdrawn, or use restricted."""
+    consent = household.consent or {}
+    withdrawn = consent.get("basis") == LegalBasis.consent and consent.get("withdrawn_at")
+    return bool(withdrawn or household.restricted_at)
+
+
+def _open() -> ColumnElement[bool]:
+    """Keep the households that `_is_closed` does not close and that were not erased."""
+    consent = col(Household.consent)
+    basis: ColumnElement[str] = consent["basis"].astext
+    return and_(
+        not_(and_(basis == LegalBasis.consent, consent["withdrawn_at"].astext.is_not(None))),
+        col(Household.restricted_at).is_(None),
+        col(Household.redacted_at).is_(None),
     )
 
 
@@ -113,7 +139,7 @@ async def list_households(
         readable = caller.reach(Permission.people_read).filter(Household)
         if caller.has(Permission.own_people_read):
             readable |= col(Household.created_by) == caller.id
-        statement = statement.where(readable, contains(col(Household.search), query.q))
+        statement = statement.where(readable, _open(), contains(col(Household.search), query.q))
     order = Order(col(Household.id), col(Household.id))
     page = await paginate(session, caller.cursors, query, statement, order, _reader(caller))
     return HouseholdPage(**dict(page))
@@ -165,6 +191,7 @@ async def _lock(
         raise NotFound if household.deleted_at else InsufficientRole
     current = await get_household(session, caller, household_id, hidden=hidden)
     check_version(current, expected)
+    check_unsealed(household)
     return household, current
 
 
@@ -177,9 +204,12 @@ async def update_household(
 ) -> HouseholdRead:
     """Change a household; moving it needs both villages in scope, its events stay."""
     household, current = await _lock(session, caller, household_id, expected)
+    if METHOD in current.masked:  # what is merged is what is kept
+        kept = ConsentRead.model_validate(household.consent)
+        current = current.model_copy(update={"consent": kept})
     values = changed_values(current, change, REQUIRED)
     if not values:
-        return current
+        return await get_household(session, caller, household_id)
     if values.get("consent"):
         if "basis" not in values["consent"]:
             raise ValidationFailed(FieldError("/consent/basis", "missing"))

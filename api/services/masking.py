@@ -1,12 +1,14 @@
 """Personal fields: who sees them in clear, and how they are hidden from everybody else."""
 
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Protocol
 from uuid import UUID
 
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
 from api.auth.scope import PlacedRow
+from api.errors import Conflict, FieldError
 
 
 def sees_people(
@@ -26,3 +28,18 @@ def mask(values: dict[str, Any], hidden: Sequence[str]) -> dict[str, Any]:
     """Empty the hidden fields and name those that held something under `masked`."""
     held = [name for name in hidden if values.get(name) is not None]
     return values | dict.fromkeys(hidden) | {"masked": sorted(held)}
+
+
+class Sealable(Protocol):
+    """A person's row that a data subject's request may seal."""
+
+    restricted_at: datetime | None
+    redacted_at: datetime | None
+
+
+def check_unsealed(row: Sealable) -> None:
+    """Refuse (409) to change a person who was erased, or whose data may only be kept."""
+    if row.redacted_at is not None:
+        raise Conflict(FieldError("", "redacted"))
+    if row.restricted_at is not None:
+        raise Conflict(FieldError("", "restricted"))

@@ -15,6 +15,7 @@ from api.auth.permissions import Permission
 from api.auth.scope import visible
 from api.errors import InsufficientRole, NotFound
 from api.models.members import (
+    Gender,
     Member,
     MemberCreate,
     MemberPage,
@@ -27,7 +28,7 @@ from api.models.members import (
 )
 from api.pagination import Order, paginate
 from api.services import external_ids
-from api.services.masking import mask, sees_people
+from api.services.masking import check_unsealed, mask, sees_people
 from api.services.memberships import insert_memberships, lock_member, put_memberships
 from api.services.places import under
 from api.services.writing import (
@@ -41,6 +42,8 @@ from api.services.writing import (
 
 RESOURCE = "members"
 PERSONAL = ("full_name", "birth_year", "phone")
+NEVER_SHOWN = {"full_name": None, "birth_year": None, "gender": Gender.unstated}
+"""What a row of an erased person still holds, for counting only."""
 REQUIRED = frozenset({"full_name", "gender", "is_youth_union_member", "external_ids"})
 YOUTH = range(16, 31)
 
@@ -79,10 +82,12 @@ def _read(caller: Caller, member: Member, stays: Sequence[Membership]) -> Member
     if not sees_people(caller, member.created_by, *((stay, stay.team_id) for stay in stays)):
         named = caller.reach(Permission.names_read)
         hidden = PERSONAL[1:] if any(named.covers(stay) for stay in stays) else PERSONAL
-    values = mask(member.model_dump(), hidden)
+    if member.restricted_at:
+        hidden = PERSONAL
+    held = member.model_dump() | (NEVER_SHOWN if member.redacted_at else {})
     return MemberRead(
-        **values,
-        is_youth=is_youth(member, clock.today()),
+        **mask(held, hidden),
+        is_youth=None if member.redacted_at else is_youth(member, clock.today()),
         memberships=[MembershipRead.model_validate(stay.model_dump()) for stay in stays],
     )
 
@@ -157,6 +162,7 @@ async def _lock(
         raise NotFound if member.deleted_at else InsufficientRole
     current = _read(caller, member, stays)
     check_version(current, expected)
+    check_unsealed(member)
     return member, current
 
 

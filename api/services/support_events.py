@@ -220,6 +220,10 @@ def _corrections(
     del values["beneficiary"]
     known = "beneficiary" not in current.masked
     columns = event_intake.corrected_beneficiary(caller, change.beneficiary)
+    if known and event_intake.is_same_person(caller, event, change.beneficiary):
+        del columns["beneficiary_hash"]
+    if columns.get("beneficiary_hash"):
+        values["beneficiary_key"] = caller.secrets.generation
     return values | {
         name: value
         for name, value in columns.items()

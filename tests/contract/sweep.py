@@ -45,7 +45,9 @@ OTHER_PASSWORD: Final = f"not {PASSWORD}"
 NOTHING: Final = "không có gì như vậy"
 
 PARAMETERS: Final = {
+    "break_glass_id": "break-glass",
     "client_id": "clients",
+    "data_subject_request_id": "data-subject-requests",
     "device_id": "devices",
     "grant_id": "role-grants",
     "household_id": "households",
@@ -325,7 +327,9 @@ class Document:
 COLLECTIONS: Final = frozenset(
     {
         "admin-units",
+        "break-glass",
         "clients",
+        "data-subject-requests",
         "devices",
         "households",
         "indicators",
@@ -387,6 +391,17 @@ class Spot:
         """Make a client (which takes its time: secrets are hashed slowly, on purpose)."""
         client = await make(self.admin, "clients", name=f"Cổng {self.mark}")
         self.ids["clients"], self.secret = [client["id"]], client["client_secret"]
+
+    async def protect(self, country: Country) -> None:
+        """Break a glass over the commune and open a data subject's request, as others would."""
+        province = LAO_CAI if self.commune in {MUONG_KHUONG, BAO_THANG} else HA_NOI
+        admin = await country.sign_in(Role.province_admin, at=province)
+        glass = {"unit_id": str(self.commune), "reason": self.mark}
+        self.ids["break-glass"] = [(await make(admin, "break-glass", **glass))["id"]]
+        officer = await country.sign_in(Role.dpo, at=self.commune)
+        person = {"person": {"member_id": self.ids["members"][0]}, "kind": "access"}
+        request = await make(officer, "data-subject-requests", **person, note=self.mark)
+        self.ids["data-subject-requests"] = [request["id"]]
 
     async def next_door(self, country: Country, mark: str) -> "Spot":
         """Found another team in the same village, without a household of its own."""
@@ -546,6 +561,8 @@ class World:
         caller = await country.sign_in(role, at=at, team=team, member=member)
         caller.headers["X-Request-Id"] = "sweep"
         world = cls(country.app, role, caller, own, foreign, {}, "")
+        for spot in (own, *foreign):
+            await spot.protect(country)
         await world._fill(country, near)
         return world
 
@@ -578,6 +595,10 @@ class World:
             self.ids["clients"] = client["id"]
             user = {"username": "user.of.mine", "password": PASSWORD, "full_name": "Tôi"}
             self.ids["users"] = (await make(self.caller, "users", **user))["id"]
+        if Permission.glass_break in MATRIX[self.role]:
+            glass = _glass(self) | {"reason": "Xác minh lần đầu"}
+            glass = await make(self.caller, "break-glass", **glass)
+            self.ids["break-glass"] = glass["id"]
         if self.role is Role.national_admin:
             grant = await make(self.caller, "role-grants", **_grant(self), valid_to="2200-01-01")
             self.ids["role-grants"] = grant["id"]
@@ -646,6 +667,14 @@ def _grant(world: World) -> Json:
     return body | team | {"role": "team_member"}
 
 
+def _glass(world: World) -> Json:
+    return {"unit_id": str(world.own.commune), "reason": "Xác minh"}
+
+
+def _request(world: World) -> Json:
+    return {"person": {"member_id": world.ids["members"]}, "kind": "access"}
+
+
 def _user(world: World) -> Json:
     name = f"user.number.{world.fresh()}"
     return {"username": name, "password": PASSWORD, "full_name": "Người dùng mới"}
@@ -678,7 +707,10 @@ BODIES: Final[dict[str, Callable[[World], Json]]] = {
     "AdminUnitUpdate": lambda _: {"name": "Thôn đổi tên"},
     "BatchCreate": lambda _: {"dry_run": True},
     "Body_create_access_token": _token,
+    "BreakGlassCreate": _glass,
     "ClientCreate": lambda _: {"name": "Cổng mới"},
+    "DataSubjectRequestCreate": _request,
+    "DataSubjectRequestFulfil": lambda _: {"reason": "Đã trả lời"},
     "DeviceCreate": lambda world: {"member_id": world.ids["members"]},
     "HouseholdCreate": _household,
     "HouseholdPut": _household,
@@ -760,6 +792,7 @@ class Sweep:
         response = await self.world.caller.request(
             operation.method, url, params=params, headers=headers, **given
         )
+        response.headers.pop("ratelimit", None)  # counts every request, whatever it asks
         self._scan(operation, response, echoed)
         return response
 

@@ -99,6 +99,7 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
     await country.grant(person, Role.province_admin, lao_cai.unit_id)
     await country.grant(person, Role.commune_admin, MUONG_KHUONG)
     await country.grant(person, Role.portal_client, lao_cai.unit_id)
+    await country.grant(person, Role.dpo, lao_cai.unit_id)
     village = UUID(place.village["id"])
     await country.grant(person, Role.team_leader, village, UUID(place.team["id"]))
     event = await make(client, "support-events", **place.event())
@@ -106,7 +107,11 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
     services = (await client.get("/v1/service-types")).json()["items"]
     device = await make(client, "devices", member_id=place.leader["id"])
     indicators = (await client.get("/v1/indicators")).json()["items"]
+    glass = {"unit_id": str(MUONG_KHUONG), "reason": "Xác minh"}
+    subject = {"person": {"member_id": place.leader["id"]}, "kind": "access"}
     ids = {
+        "break_glass_id": (await make(client, "break-glass", **glass))["id"],
+        "data_subject_request_id": (await make(client, "data-subject-requests", **subject))["id"],
         "unit_id": place.village["id"],
         "team_id": place.team["id"],
         "member_id": place.leader["id"],

@@ -1,0 +1,174 @@
+"""Redaction: an erased person's values leave every table, the facts stay and are counted on.
+
+What is personal is listed once, by table; a table that comes to hold personal values joins the
+list, gets its statement below, and its grant and policy for `noidai_subjects` in its migration.
+The audit holds no personal values. What stays of a member: stays in teams, year of birth and
+gender, which are never shown again, so that shares of youth stay exact for every past day.
+"""
+
+from collections.abc import Sequence
+from secrets import token_bytes
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ARRAY, LargeBinary, Text, bindparam, cast, func, null, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import SQLModel, col, select
+
+from api import clock
+from api.auth.caller import Caller
+from api.auth.permissions import Permission
+from api.db import as_subjects
+from api.models.consent_entries import ConsentEntry
+from api.models.data_subject_requests import DataSubjectRequest
+from api.models.devices import Device
+from api.models.households import Household
+from api.models.members import Member
+from api.models.principals import Principal
+from api.models.support_events import SupportEvent
+
+ERASED: Final = "(đã xoá)"
+
+PERSONAL: Final[dict[type[SQLModel], dict[str, Any]]] = {
+    Member: {"full_name": ERASED, "phone": None, "occupation": None, "external_ids": {}},
+    Household: {
+        "head_name": ERASED,
+        "address": None,
+        "phone": None,
+        "business_name": None,
+        "consent": null(),
+        "external_ids": {},
+    },
+    ConsentEntry: {"method": None},
+    SupportEvent: {"note": None, "lat": None, "lon": None, "external_ids": {}},
+    Device: {"name": None},
+    Principal: {
+        "login": "erased." + cast(col(Principal.id), Text),
+        "name": ERASED,
+        "secret_hash": "",
+        "public_jwks": null(),
+    },
+}
+"""Table -> personal columns and what stands there afterwards."""
+
+_SHARED = text("select pg_advisory_xact_lock_shared(hashtext('noidai hash keys'))")
+_EXTERNAL_IDS = text("""
+    delete from external_id where resource = :resource and row_id = any(cast(:rows as uuid[]))
+""")
+_SESSIONS = text("""
+    delete from session where principal_id in (select id from principal where member_id = :member)
+""")
+# Who took part in an event may be called by name, or by phone, in its note.
+_MENTIONS = text("""
+    update support_event e set note = null, content_hash = null,
+           version = e.version + 1, updated_at = :now
+    from member m
+    where m.id = :member and e.member_ids @> array[m.id]
+      and e.team_id in (select team_id from membership where member_id = m.id)
+      and (position(search_text(m.full_name) in search_text(e.note)) > 0
+           or position(right(m.phone, 9) in regexp_replace(e.note, '[^0-9]', '', 'g')) > 0)
+""")
+_SURROGATES = text("""
+    update support_event e set beneficiary_hash = s.surrogate, beneficiary_key = :generation,
+           version = e.version + 1, updated_at = :now
+    from unnest(:hashes, :surrogates) as s (hash, surrogate)
+    where e.beneficiary_hash = s.hash
+""").bindparams(
+    bindparam("hashes", type_=ARRAY(LargeBinary)), bindparam("surrogates", type_=ARRAY(LargeBinary))
+)
+
+
+async def redact(session: AsyncSession, caller: Caller, request: DataSubjectRequest) -> list[bytes]:
+    """Erase the person whom an open request names; return the surrogates of their hashes.
+
+    A hash becomes the same random value in all its rows, wherever they lie: it tells nothing any
+    more, and distinct people stay as many.
+    """
+    await session.execute(_SHARED)  # no hash is wrapped meanwhile
+    surrogate = token_bytes(32)
+    surrogates = dict.fromkeys(request.identifier_hashes, surrogate)
+    if request.household_id:
+        async with as_subjects(session):
+            hashes = await _hashes_of(session, request.household_id)
+        surrogates = {known: token_bytes(32) for known in hashes}
+    # Only what the request names may be changed, and only into what it names.
+    request.identifier_hashes = [*surrogates, *surrogates.values()]
+    await session.flush()
+    async with as_subjects(session):
+        if request.member_id:
+            await _redact_member(session, request.member_id)
+        if request.household_id:
+            await _redact_household(session, request.household_id)
+        within = caller.reach(Permission.subjects_write).filter(SupportEvent)
+        hashed = col(SupportEvent.beneficiary_hash).in_(surrogates)
+        await _redact_events(session, hashed, within)  # later nobody could tell whose they are
+        await _replace_hashes(session, surrogates, caller.secrets.generation)
+    return sorted(set(surrogates.values()))
+
+
+async def _hashes_of(session: AsyncSession, household_id: UUID) -> Sequence[bytes]:
+    found = (
+        select(SupportEvent.beneficiary_hash)
+        .where(
+            col(SupportEvent.household_id) == household_id,
+            col(SupportEvent.beneficiary_hash).is_not(None),
+        )
+        .distinct()
+    )
+    return [known for known in await session.scalars(found) if known]
+
+
+async def _empty(session: AsyncSession, table: Any, *where: Any, **more: Any) -> list[UUID]:
+    """Empty the personal columns of some rows, and count a new version of each."""
+    values = PERSONAL[table] | more
+    if "version" in table.__table__.c:  # the same create must not find its own content again
+        values |= {"version": table.version + 1, "updated_at": clock.now(), "content_hash": None}
+    changed = update(table).where(*where).values(values).returning(table.id)
+    options = {"synchronize_session": False}
+    return list(await session.scalars(changed, execution_options=options))
+
+
+async def _redact_member(session: AsyncSession, member_id: UUID) -> None:
+    now = clock.now()
+    member = {"member": member_id}
+    await session.execute(_MENTIONS, member | {"now": now})
+    of_member = col(Member.id) == member_id, col(Member.redacted_at).is_(None)
+    rows = await _empty(session, Member, *of_member, redacted_at=now)
+    await _forget_external_ids(session, "members", rows)
+    disabled = func.coalesce(Principal.disabled_at, now)
+    await _empty(
+        session,
+        Device,
+        col(Device.member_id) == member_id,
+        col(Device.name).is_not(None) | col(Device.deleted_at).is_(None),
+        deleted_at=func.coalesce(Device.deleted_at, now),
+    )
+    secret = col(Principal.secret_hash)
+    of_account = col(Principal.member_id) == member_id, secret.is_distinct_from("")
+    await _empty(session, Principal, *of_account, disabled_at=disabled)
+    await session.execute(_SESSIONS, member)
+
+
+async def _redact_household(session: AsyncSession, household_id: UUID) -> None:
+    of_household = col(Household.id) == household_id, col(Household.redacted_at).is_(None)
+    rows = await _empty(session, Household, *of_household, redacted_at=clock.now())
+    await _forget_external_ids(session, "households", rows)
+    await _empty(session, ConsentEntry, col(ConsentEntry.household_id) == household_id)
+    await _redact_events(session, col(SupportEvent.household_id) == household_id)
+
+
+async def _replace_hashes(
+    session: AsyncSession, surrogates: dict[bytes, bytes], generation: int
+) -> None:
+    values = {"hashes": list(surrogates), "surrogates": list(surrogates.values())}
+    now = {"generation": generation, "now": clock.now()}
+    await session.execute(_SURROGATES, values | now)
+
+
+async def _redact_events(session: AsyncSession, *where: Any) -> None:
+    rows = await _empty(session, SupportEvent, *where)
+    await _forget_external_ids(session, "support_events", rows)
+
+
+async def _forget_external_ids(session: AsyncSession, resource: str, rows: Sequence[UUID]) -> None:
+    await session.execute(_EXTERNAL_IDS, {"resource": resource, "rows": list(rows)})
