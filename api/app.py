@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from api import documents, gate, requests
+from api import documents, gate, requests, worker
 from api.auth.callers import Callers
 from api.auth.secrets import Secrets
 from api.auth.tokens import Tokens
@@ -16,6 +16,7 @@ from api.driver import open_pool
 from api.pagination import Cursors
 from api.routers import (
     admin_units,
+    audit_entries,
     batch,
     break_glass,
     clients,
@@ -57,6 +58,7 @@ NOUNS = (  # the busiest first: a path is looked for in this order
     role_grants,
     break_glass,
     data_subject_requests,
+    audit_entries,
 )
 
 
@@ -84,7 +86,8 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         )
         app.state.callers = Callers(app.state.engine, database_url, secrets, app.state.cursors)
         watching = asyncio.create_task(app.state.callers.watch.run())
-        yield
+        async with worker.working(app.state.engine):
+            yield
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching

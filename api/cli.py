@@ -7,13 +7,14 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import db, embedded
 from api.settings import Settings, SettingsError
@@ -23,6 +24,8 @@ app = typer.Typer(
 )
 keys = typer.Typer(no_args_is_help=True, help="The keys that sign tokens and hash beneficiaries.")
 app.add_typer(keys, name="keys")
+audit = typer.Typer(no_args_is_help=True, help="The record of who did, or saw, what.")
+app.add_typer(audit, name="audit")
 EMBEDDED_SECRET = "secret_key"  # noqa: S105 - a file's name
 
 
@@ -72,6 +75,20 @@ def _secret(settings: Settings) -> str:
     except FileExistsError:
         pass
     return path.read_text().strip()
+
+
+def _do[T](app_url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    """Return what `work` does in one transaction of its own, as the service."""
+
+    async def run() -> T:
+        engine = db.create_engine(app_url)
+        try:
+            async with db.transaction(engine) as session:
+                return await work(session)
+        finally:
+            await engine.dispose()
+
+    return asyncio.run(run())
 
 
 def _check_port(host: str, port: int) -> None:
@@ -211,17 +228,9 @@ def bootstrap(
     except ValidationFailed as refusal:
         _stop(f"Password: {body_of(refusal, 'en', None)['errors'][0]['message']}")
 
-    async def run(url: str) -> bool:
-        engine = db.create_engine(url)
-        try:
-            async with db.transaction(engine) as session:
-                return await make_first_admin(session, name, password)
-        finally:
-            await engine.dispose()
-
     with _database(settings) as urls:
         asyncio.run(db.migrate(urls.owner))
-        if not asyncio.run(run(urls.app)):
+        if not _do(urls.app, lambda session: make_first_admin(session, name, password)):
             _stop("there is a national_admin already (or the name is taken)")
     typer.echo(f"{name} is the first national_admin")
 
@@ -258,19 +267,12 @@ def rotate() -> None:
     settings = _settings()
     _check_settings(settings)
 
-    async def run(url: str, secret: str) -> str:
-        engine = db.create_engine(url)
-        try:
-            async with db.transaction(engine) as session:
-                tokens = Tokens(settings.issuer, settings.access_token_minutes, Secrets(secret))
-                return await tokens.rotate(session)
-        finally:
-            await engine.dispose()
-
     with _database(settings) as urls:
         if settings.embedded:
             asyncio.run(db.migrate(urls.owner))
-        kid = asyncio.run(run(urls.app, _secret(settings)))
+        secret = Secrets(_secret(settings))
+        tokens = Tokens(settings.issuer, settings.access_token_minutes, secret)
+        kid = _do(urls.app, tokens.rotate)
     typer.echo(f"{kid} signs from now on; running services follow within seconds")
 
 
@@ -295,6 +297,20 @@ def rehash() -> None:
             asyncio.run(db.migrate(urls.owner))
         rows = asyncio.run(run(urls.app, _secret(settings)))
     typer.echo(f"{rows} hashes wrapped; run it again once no process without the new key is left")
+
+
+@audit.command()
+def verify(
+    root: Annotated[str | None, typer.Option(help="A root that was noted before, in hex")] = None,
+) -> None:
+    """Compute the chain anew; exit 1, naming the seal, where anything was changed or is missing."""
+    from api.services import audit_seals
+
+    with _database(_settings()) as urls:
+        verdict = _do(urls.app, lambda session: audit_seals.verify(session, root))
+    if verdict.fault:
+        _stop(f"the audit does not hold: {verdict.fault}")
+    typer.echo(f"{verdict.seals} seals over {verdict.entries} entries hold; root {verdict.root}")
 
 
 @app.command()

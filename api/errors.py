@@ -4,7 +4,7 @@ Raise the class that fits, naming the fields at fault. Texts in Vietnamese and E
 `data/problems.toml`, under the same codes; a test holds the two together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -128,9 +128,15 @@ class PreconditionFailed(Refusal):
 
     status, code = 412, "precondition_failed"
 
-    def __init__(self, current: Any) -> None:
-        """Show the row as it is now, as the caller may see it."""
+    def __init__(
+        self, current: Any, record: Callable[[Any], Awaitable[None]] | None = None
+    ) -> None:
+        """Show the row as it is now, as the caller may see it.
+
+        `record` writes into another session that this was shown: the request's own is undone.
+        """
         super().__init__(headers={"ETag": f'"{current.version}"'}, current=current)
+        self.record = record
 
 
 class PayloadTooLarge(Refusal):

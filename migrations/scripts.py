@@ -54,3 +54,21 @@ def secure(*tables: str) -> str:
         f"alter table {table} force row level security;\n"
         for table in tables
     )
+
+
+def audited(table: str, resource: str, shown: str) -> str:
+    """Return the triggers that write a table's entries in the audit, one set a statement.
+
+    `shown` names the columns that an entry may show; all others appear as `***`.
+    """
+    arguments = f"'{resource}', 'version deleted_at {shown}'"
+    rows = {
+        "insert": "new table as new_rows",
+        "update": "old table as old_rows new table as new_rows",
+        "delete": "old table as old_rows",
+    }
+    return "".join(
+        f"create trigger audit_{action} after {action} on {table} referencing {referencing}\n"
+        f"    for each statement execute function audit_rows({arguments});\n"
+        for action, referencing in rows.items()
+    )

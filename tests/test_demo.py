@@ -194,6 +194,13 @@ def test_every_row_is_placed_as_on_its_own_day(small: Database) -> None:
     assert small.ask("select count(*) from admin_unit where level = 'village'") == 40
 
 
+def test_generated_rows_leave_one_entry_a_statement_in_the_audit(small: Database) -> None:
+    assert small.ask("select count(*) from audit_entry where action <> 'generate'") == 0
+    for resource, table in (("members", "member"), ("support_events", "support_event")):
+        told = "select sum((after ->> 'rows')::int) from audit_entry where resource = $1"
+        assert small.ask(told, resource) == small.ask(f"select count(*) from {table}")  # noqa: S608
+
+
 def test_every_generated_row_is_labelled(small: Database) -> None:
     labels = {
         "admin_unit_state s join admin_unit t on t.key = s.unit_key and t.level = 'village'": (

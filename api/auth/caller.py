@@ -77,12 +77,12 @@ class Caller:
         Totals are counted from rows that their reader may not list: only a request for totals
         presents its reach to the tables of facts.
         """
-        grant = next((g.id for g in self.grants if permission in MATRIX[g.role]), None)
+        grant = self.grant(permission)
         context = {
             "principal": str(self.id),
             self.kind: str(self.id),
             "session": self.session_id and str(self.session_id),
-            "grant": grant and str(grant),
+            "grant": str(grant.id) if grant else None,
             "request_id": request_id,
         }
         scopes = self.scopes
@@ -103,6 +103,11 @@ class Caller:
     def has(self, permission: Permission) -> bool:
         """Tell whether any grant carries the permission at all."""
         return permission is Permission.open or permission in self.reaches
+
+    def grant(self, *permissions: Permission) -> Grant | None:
+        """Return the first grant that carries one of the permissions."""
+        carrying = (g for g in self.grants if not MATRIX[g.role].isdisjoint(permissions))
+        return next(carrying, None)
 
     def roots(self, permission: Permission) -> list[int]:
         """Return the units, in today's tree, under which the permission was granted."""

@@ -15,7 +15,7 @@ from api.auth.secrets import Secrets
 from api.auth.tokens import Tokens
 from api.db import transaction
 from api.driver import Connection
-from api.errors import Refusal, Unauthenticated
+from api.errors import PreconditionFailed, Refusal, Unauthenticated
 from api.pagination import Cursors
 
 
@@ -25,8 +25,14 @@ async def _session(request: Request) -> AsyncIterator[AsyncSession]:
     A request that only reads sees one moment: its totals, pages and shares agree.
     """
     reads = request.method == "GET"
-    async with transaction(request.app.state.engine, snapshot=reads) as session:
-        yield session
+    try:
+        async with transaction(request.app.state.engine, snapshot=reads) as session:
+            session.info["request_id"] = request.state.request_id
+            yield session
+    except PreconditionFailed as stale:  # what it shows is recorded, though nothing else is kept
+        if stale.record:
+            await stale.record(request.app.state.hot)
+        raise
     if not reads and getattr(request.state, "changes_rights", False):
         request.app.state.callers.forget()  # this worker need not hear of it first
 
@@ -122,6 +128,7 @@ Oneself = Annotated[Caller, Depends(require(Permission.open, ANY_DUTY))]
 """Whoever is signed in, also while there is something to do first."""
 TotpOwner = Annotated[Caller, Depends(require(Permission.open, frozenset({Duty.totp})))]
 AggregateReader = Annotated[Caller, Depends(require(Permission.aggregates_read))]
+AuditReader = Annotated[Caller, Depends(require(Permission.audit_read))]
 BatchWriter = Annotated[Caller, Depends(require(Permission.batch_write))]
 CatalogueWriter = Annotated[Caller, Depends(require(Permission.catalogue_extend))]
 DeviceWriter = Annotated[Caller, Depends(require(Permission.devices_write))]

@@ -11,6 +11,7 @@ class Permission(StrEnum):
 
     open = "open"
     aggregates_read = "aggregates_read"
+    audit_read = "audit_read"
     batch_write = "batch_write"
     catalogue_extend = "catalogue_extend"
     catalogue_write = "catalogue_write"
@@ -119,8 +120,8 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
         }
     ),
     Role.partner: frozenset(),
-    Role.auditor: frozenset(_READS),
-    Role.dpo: frozenset({P.subjects_write}),
+    Role.auditor: frozenset(_READS | {P.audit_read}),
+    Role.dpo: frozenset({P.audit_read, P.subjects_write}),
     Role.break_glass: frozenset({P.people_read}),
 }
 """Role -> permissions: the one place where a right is given.

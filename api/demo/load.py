@@ -28,6 +28,8 @@ from api.models.teams import Team
 type Progress = Callable[[str, float], None]
 
 _LOCK = "select pg_advisory_xact_lock(hashtext('noidai demo'))"
+_GENERATED = "select set_config('noidai.generated', 'on', true)"
+"""The audit keeps one entry a statement, with the number of rows that were generated."""
 _TABLES = (AdminUnit, Team, Member, Membership, Principal, RoleGrant, Household, SupportEvent)
 _ANALYZE = ", ".join(
     ["admin_unit_state", "placement", *(str(table.__tablename__) for table in _TABLES)]
@@ -89,6 +91,7 @@ async def load_demo(
     password = await hash_secret(PASSWORD)
     async with _transaction(app_url) as connection:
         await connection.execute(_LOCK)
+        await connection.execute(_GENERATED)
         demo = _Demo(connection, Seed(province), province, tell)
         await demo.enter()
         await demo.found(teams, password)

@@ -2,6 +2,7 @@
 
 from api.models import (
     admin_units,
+    audit_entries,
     consent_entries,
     data_subject_requests,
     devices,
@@ -18,6 +19,7 @@ from api.models.base import metadata
 
 __all__ = [
     "admin_units",
+    "audit_entries",
     "consent_entries",
     "data_subject_requests",
     "devices",

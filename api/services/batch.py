@@ -241,6 +241,9 @@ async def run_batch(
     `atomic` writes all or nothing, `dry_run` answers as if and writes nothing.
     """
     batch = await _run(session, caller, sent)
+    for done in batch.done.values():
+        if isinstance(done, PreconditionFailed) and done.record:
+            await done.record(await connection_of(session))  # a conflict shows the present row
     results = []
     for resource in ORDER_SENT:
         for index, item in enumerate(getattr(sent, resource)):

@@ -73,6 +73,7 @@ async def kept(session: AsyncSession) -> AsyncIterator[AsyncSession]:
     The request's own session must not have been used yet: nobody holds two connections.
     """
     async with transaction(cast("AsyncEngine", session.bind)) as own:
+        own.info.update(session.info)
         yield own
 
 

@@ -13,6 +13,7 @@ from api import clock
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
 from api.auth.scope import visible
+from api.driver import Connection, connection_of
 from api.errors import FieldError, InsufficientRole, NotFound, ValidationFailed, not_found_at
 from api.models.households import (
     Consent,
@@ -29,7 +30,8 @@ from api.models.support_events import EventStatus, Outcome, SupportEvent
 from api.models.types import Level
 from api.pagination import Order, paginate
 from api.services import external_ids
-from api.services.masking import check_unsealed, mask, sees_people
+from api.services.audit import record_read
+from api.services.masking import PERSONAL, check_unsealed, mask, sees_people
 from api.services.places import place, under
 from api.services.searching import contains
 from api.services.writing import (
@@ -43,7 +45,6 @@ from api.services.writing import (
 )
 
 RESOURCE = "households"
-PERSONAL = ("head_name", "address", "phone")
 METHOD = "consent.method"
 """Free text inside the legal basis: masked like the personal fields."""
 REQUIRED = frozenset({"unit_id", "head_name", "is_business", "external_ids"})
@@ -86,9 +87,10 @@ def _reader(caller: Caller) -> Any:
 
 def _read(caller: Caller, row: Row[Any]) -> HouseholdRead:
     household: Household = row.Household
-    values = household.model_dump() | (dict.fromkeys(PERSONAL) if household.redacted_at else {})
+    personal = PERSONAL[RESOURCE]
+    values = household.model_dump() | (dict.fromkeys(personal) if household.redacted_at else {})
     sees = sees_people(caller, household.created_by, (household, None))
-    hidden = () if sees and not _is_closed(household) else PERSONAL
+    hidden = () if sees and not _is_closed(household) else personal
     values = mask(values, hidden)
     if not sees and household.consent and household.consent.get("method"):
         values["consent"] = household.consent | {"method": None}
@@ -142,13 +144,31 @@ async def list_households(
         statement = statement.where(readable, _open(), contains(col(Household.search), query.q))
     order = Order(col(Household.id), col(Household.id))
     page = await paginate(session, caller.cursors, query, statement, order, _reader(caller))
+    await _record(await connection_of(session), caller, page.items, query)
     return HouseholdPage(**dict(page))
+
+
+async def _record(
+    database: Connection,
+    caller: Caller,
+    shown: Sequence[HouseholdRead],
+    query: HouseholdQuery | None = None,
+) -> None:
+    await record_read(database, caller, RESOURCE, [(row, row.unit_id) for row in shown], query)
 
 
 async def get_household(
     session: AsyncSession, caller: Caller, household_id: UUID, *, hidden: bool = False
 ) -> HouseholdRead:
     """Return a household in scope; absent and out of scope look alike."""
+    household = await _present(session, caller, household_id, hidden=hidden)
+    await _record(await connection_of(session), caller, [household])
+    return household
+
+
+async def _present(
+    session: AsyncSession, caller: Caller, household_id: UUID, *, hidden: bool = False
+) -> HouseholdRead:
     statement = _reading(caller, hidden=hidden).where(col(Household.id) == household_id)
     row = (await session.execute(statement)).one_or_none()
     if row is None:
@@ -170,7 +190,8 @@ async def create_household(
     row, is_new = await insert_once(session, caller, Household, given, values)
     if is_new:
         await external_ids.claim(session, caller, RESOURCE, row.id, given.external_ids)
-    return await get_household(session, caller, row.id, hidden=True), is_new
+    present = _present if is_new else get_household
+    return await present(session, caller, row.id, hidden=True), is_new
 
 
 async def _lock(
@@ -185,12 +206,12 @@ async def _lock(
     found = visible(Household, caller, Permission.households_read, hidden=hidden)
     household = await session.scalar(locked(found.where(col(Household.id) == household_id)))
     if household is None:  # what only may be read is not locked
-        await get_household(session, caller, household_id)
+        await _present(session, caller, household_id)
         raise InsufficientRole
     if not caller.reach(Permission.households_write).covers(household):
         raise NotFound if household.deleted_at else InsufficientRole
-    current = await get_household(session, caller, household_id, hidden=hidden)
-    check_version(current, expected)
+    current = await _present(session, caller, household_id, hidden=hidden)
+    check_version(current, expected, lambda own: _record(own, caller, [current]))
     check_unsealed(household)
     return household, current
 
@@ -225,7 +246,7 @@ async def update_household(
         await external_ids.claim(session, caller, RESOURCE, household_id, values["external_ids"])
     touch(household)
     await session.flush()
-    return await get_household(session, caller, household_id)
+    return await _present(session, caller, household_id)
 
 
 async def delete_household(
@@ -238,11 +259,18 @@ async def delete_household(
     await session.flush()
 
 
-async def undelete_household(
+async def bring_household_back(
     session: AsyncSession, caller: Caller, household_id: UUID, expected: int
-) -> HouseholdRead:
+) -> None:
     """Bring a hidden household back; one that stands stays as it is."""
     household, _ = await _lock(session, caller, household_id, expected, hidden=True)
     bring_back(household)
     await session.flush()
+
+
+async def undelete_household(
+    session: AsyncSession, caller: Caller, household_id: UUID, expected: int
+) -> HouseholdRead:
+    """Bring a hidden household back, and show it: one that stood may have been changed since."""
+    await bring_household_back(session, caller, household_id, expected)
     return await get_household(session, caller, household_id)

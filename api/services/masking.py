@@ -2,13 +2,20 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
 from api.auth.scope import PlacedRow
 from api.errors import Conflict, FieldError
+
+PERSONAL: Final[dict[str, tuple[str, ...]]] = {
+    "members": ("full_name", "birth_year", "phone"),
+    "households": ("head_name", "address", "phone"),
+    "support_events": ("household_id", "beneficiary", "lat", "lon", "note"),
+}
+"""Resource -> its personal fields: masked for whoever lacks the right, recorded when shown."""
 
 
 def sees_people(

@@ -13,6 +13,7 @@ from api import clock, ids
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
 from api.auth.scope import visible
+from api.driver import connection_of
 from api.errors import InsufficientRole, NotFound
 from api.models.members import (
     Gender,
@@ -28,7 +29,8 @@ from api.models.members import (
 )
 from api.pagination import Order, paginate
 from api.services import external_ids
-from api.services.masking import check_unsealed, mask, sees_people
+from api.services.audit import record_read
+from api.services.masking import PERSONAL, check_unsealed, mask, sees_people
 from api.services.memberships import insert_memberships, lock_member, put_memberships
 from api.services.places import under
 from api.services.writing import (
@@ -41,7 +43,6 @@ from api.services.writing import (
 )
 
 RESOURCE = "members"
-PERSONAL = ("full_name", "birth_year", "phone")
 NEVER_SHOWN = {"full_name": None, "birth_year": None, "gender": Gender.unstated}
 """What a row of an erased person still holds, for counting only."""
 REQUIRED = frozenset({"full_name", "gender", "is_youth_union_member", "external_ids"})
@@ -81,9 +82,11 @@ def _read(caller: Caller, member: Member, stays: Sequence[Membership]) -> Member
     hidden: Sequence[str] = ()
     if not sees_people(caller, member.created_by, *((stay, stay.team_id) for stay in stays)):
         named = caller.reach(Permission.names_read)
-        hidden = PERSONAL[1:] if any(named.covers(stay) for stay in stays) else PERSONAL
+        hidden = PERSONAL[RESOURCE]
+        if any(named.covers(stay) for stay in stays):
+            hidden = [name for name in hidden if name != "full_name"]
     if member.restricted_at:
-        hidden = PERSONAL
+        hidden = PERSONAL[RESOURCE]
     held = member.model_dump() | (NEVER_SHOWN if member.redacted_at else {})
     return MemberRead(
         **mask(held, hidden),
@@ -116,12 +119,26 @@ async def list_members(session: AsyncSession, caller: Caller, query: MemberQuery
     page = await paginate(session, caller.cursors, query, statement, order, rows_of)
     found = await _memberships(session, caller, [member.id for member in page.items])
     items = [_read(caller, member, found.get(member.id, [])) for member in page.items]
+    shown = [(row, _unit_of(found.get(row.id, []))) for row in items]
+    await record_read(await connection_of(session), caller, RESOURCE, shown, query)
     return MemberPage(items=items, next_cursor=page.next_cursor, total=page.total)
 
 
-async def _present(session: AsyncSession, caller: Caller, member: Member) -> MemberRead:
-    stays = await _memberships(session, caller, [member.id])
-    return _read(caller, member, stays.get(member.id, []))
+def _unit_of(stays: Sequence[Membership]) -> UUID | None:
+    return stays[-1].unit_id if stays else None
+
+
+async def _present(
+    session: AsyncSession, caller: Caller, member: Member, *, records: bool = False
+) -> MemberRead:
+    """Return a member as the caller may see it; with `records` that is recorded as a read."""
+    stays = (await _memberships(session, caller, [member.id])).get(member.id, [])
+    present = _read(caller, member, stays)
+    if records:
+        await record_read(
+            await connection_of(session), caller, RESOURCE, [(present, _unit_of(stays))]
+        )
+    return present
 
 
 async def get_member(session: AsyncSession, caller: Caller, member_id: UUID) -> MemberRead:
@@ -130,7 +147,7 @@ async def get_member(session: AsyncSession, caller: Caller, member_id: UUID) -> 
     member = await session.scalar(found)
     if member is None:
         raise NotFound
-    return await _present(session, caller, member)
+    return await _present(session, caller, member, records=True)
 
 
 async def create_member(
@@ -141,14 +158,14 @@ async def create_member(
     The memberships go in first: scope comes from them, in the database as here.
     """
     if made := await made_before(session, caller, Member, given):
-        return await _present(session, caller, made), False
+        return await _present(session, caller, made, records=True), False
     given.id = given.id or ids.new_id()
     await insert_memberships(session, caller, given.id, given.memberships)
     values = given.model_dump(exclude={"id", "memberships"})
     row, is_new = await insert_once(session, caller, Member, given, values)
     if is_new:
         await external_ids.claim(session, caller, RESOURCE, row.id, given.external_ids)
-    return await _present(session, caller, row), is_new
+    return await _present(session, caller, row, records=not is_new), is_new
 
 
 async def _lock(
@@ -161,7 +178,8 @@ async def _lock(
     if not any(writes.covers(stay, stay.team_id) for stay in stays):
         raise NotFound if member.deleted_at else InsufficientRole
     current = _read(caller, member, stays)
-    check_version(current, expected)
+    shown = [(current, _unit_of(stays))]
+    check_version(current, expected, lambda own: record_read(own, caller, RESOURCE, shown))
     check_unsealed(member)
     return member, current
 
@@ -173,7 +191,7 @@ async def update_member(
     member, current = await _lock(session, caller, member_id, expected)
     values = changed_values(current, change, REQUIRED)
     if not values:
-        return current
+        return await _present(session, caller, member, records=True)
     for name, value in values.items():
         setattr(member, name, value)
     if "external_ids" in values:
@@ -204,11 +222,19 @@ async def delete_member(
     await session.flush()
 
 
-async def undelete_member(
+async def bring_member_back(
     session: AsyncSession, caller: Caller, member_id: UUID, expected: int
-) -> MemberRead:
+) -> Member:
     """Bring a hidden person back; one who is there stays as they are."""
     member, _ = await _lock(session, caller, member_id, expected, hidden=True)
     bring_back(member)
     await session.flush()
-    return await _present(session, caller, member)
+    return member
+
+
+async def undelete_member(
+    session: AsyncSession, caller: Caller, member_id: UUID, expected: int
+) -> MemberRead:
+    """Bring a hidden person back, and show them: who was there may have been changed since."""
+    member = await bring_member_back(session, caller, member_id, expected)
+    return await _present(session, caller, member, records=True)

@@ -32,6 +32,10 @@ IDLE = timedelta(days=90)
 MOST_REPEATS = 64
 """Answers to one refresh token that may be lost: of more, only the latest are good."""
 
+_NAMED = text("""
+    select set_config('noidai.context', json_build_object(
+        'request_id', cast(:request_id as text))::text, true)
+""")
 # Locks the account as it was when its secret was compared: a change of password or of the second
 # factor, which counts as a new version, ends all sessions, also those that begin meanwhile.
 _BEGIN = text("""
@@ -155,6 +159,7 @@ async def begin(
         "hash": hashed,
         "otp_at": otp_at,
     }
+    await session.execute(_NAMED, {"request_id": session.info.get("request_id")})
     if await session.scalar(_BEGIN, begun) is None:
         raise Unavailable
     worn = {"principal": principal.id, "idle": now - IDLE, "pair": attempt.pair}

@@ -11,6 +11,7 @@ from sqlmodel import SQLModel, col, select
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
 from api.db import as_subjects
+from api.driver import connection_of
 from api.errors import Conflict, FieldError
 from api.models.consent_entries import ConsentEntry
 from api.models.data_subject_requests import DataSubjectRequest, SubjectExport
@@ -19,6 +20,7 @@ from api.models.households import Household
 from api.models.members import Member, Membership
 from api.models.principals import Principal
 from api.models.support_events import SupportEvent
+from api.services.audit import record_export
 from api.services.data_subject_requests import find_request
 
 INTERNAL = {
@@ -39,10 +41,12 @@ INTERNAL = {
 
 
 async def export(session: AsyncSession, caller: Caller, request_id: UUID) -> SubjectExport:
-    """Return all that is held; 409 `conflict` once the request is fulfilled."""
+    """Return all that is held; 409 `conflict` once the request is fulfilled. It is recorded."""
     request = await find_request(session, caller, request_id)
     if request.fulfilled_at is not None:
         raise Conflict(FieldError("", "already_fulfilled"))
+    database = await connection_of(session)
+    await record_export(database, caller, "data_subject_requests", request_id, request.unit_id)
     member, household = request.member_id, request.household_id
     async with as_subjects(session):
         return SubjectExport(

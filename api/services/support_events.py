@@ -12,7 +12,7 @@ from api import clock
 from api.auth.caller import Caller, resolve
 from api.auth.permissions import Permission
 from api.auth.scope import visible
-from api.driver import Connection
+from api.driver import Connection, connection_of
 from api.errors import FieldError, InsufficientRole, NotFound, Refusal, ValidationFailed
 from api.models.admin_units import AdminUnit
 from api.models.members import Membership
@@ -29,13 +29,13 @@ from api.models.support_events import (
 )
 from api.pagination import Order, Source, paginate
 from api.services import event_intake, event_rows, external_ids
+from api.services.audit import record_read
 from api.services.event_references import event_places, may_write
-from api.services.masking import mask, sees_people
+from api.services.masking import PERSONAL, mask, sees_people
 from api.services.places import under
 from api.services.writing import changed_values, check_version, locked, touch
 
 RESOURCE = event_intake.RESOURCE
-PERSONAL = ("household_id", "beneficiary", "lat", "lon", "note")
 REQUIRED = frozenset(
     {
         "member_ids",
@@ -62,7 +62,9 @@ def present_event(caller: Caller, row: Mapping[str, Any]) -> SupportEventRead:
     age_band, gender = row["beneficiary_age_band"], row["beneficiary_gender"]
     if age_band or gender or row["beneficiary_hash"]:
         values["beneficiary"] = BeneficiaryRead(age_band=age_band, gender=gender)
-    hidden = () if sees_people(caller, row["created_by"], *event_places(row)) else PERSONAL
+    hidden = (
+        () if sees_people(caller, row["created_by"], *event_places(row)) else PERSONAL[RESOURCE]
+    )
     return SupportEventRead(**mask(values, hidden))
 
 
@@ -114,7 +116,17 @@ async def list_support_events(
     order = Order(col(SupportEvent.occurred_at), col(SupportEvent.id), newest)
     sources = await _sources(session, caller, query)
     page = await paginate(session, caller.cursors, query, statement, order, read, sources)
+    await _record(await connection_of(session), caller, page.items, query)
     return SupportEventPage(**dict(page))
+
+
+async def _record(
+    database: Connection,
+    caller: Caller,
+    shown: Sequence[SupportEventRead],
+    query: SupportEventQuery | None = None,
+) -> None:
+    await record_read(database, caller, RESOURCE, [(row, row.unit_id) for row in shown], query)
 
 
 async def _sources(session: AsyncSession, caller: Caller, query: SupportEventQuery) -> list[Source]:
@@ -154,7 +166,10 @@ def _one(caller: Caller, event_id: UUID) -> Select[SupportEvent]:
 async def get_support_event(
     database: Connection, caller: Caller, event_id: UUID
 ) -> SupportEventRead:
-    """Return an event in scope; absent and out of scope look alike. One statement."""
+    """Return an event in scope; absent and out of scope look alike.
+
+    One statement, and one that records it where anything personal is shown.
+    """
     row = (await event_rows.read(database, caller, [event_id])).get(event_id)
     reach = caller.reach(Permission.events_read)
     if (
@@ -163,7 +178,9 @@ async def get_support_event(
         or not any(reach.covers(*place) for place in event_places(row))
     ):
         raise NotFound
-    return present_event(caller, row)
+    event = present_event(caller, row)
+    await _record(database, caller, [event])
+    return event
 
 
 async def create_support_event(
@@ -174,7 +191,10 @@ async def create_support_event(
     if isinstance(outcome, Refusal):
         raise outcome
     row, is_new = outcome
-    return present_event(caller, row), is_new
+    event = present_event(caller, row)
+    if not is_new:
+        await _record(database, caller, [event])
+    return event, is_new
 
 
 async def update_support_event(
@@ -194,11 +214,12 @@ async def update_support_event(
     if not may_write(caller, home, event.team_id, event.member_ids):
         raise InsufficientRole
     current = read_event(caller, event)
-    check_version(current, expected)
+    check_version(current, expected, lambda own: _record(own, caller, [current]))
     if event.status in {EventStatus.voided, EventStatus.rejected}:
         raise ValidationFailed(FieldError("/status", "read_only"))
     values = _corrections(caller, event, current, change)
     if not values:
+        await _record(await connection_of(session), caller, [current])
         return current
     values |= await event_intake.check_correction(session, caller, event, values)
     for name, value in values.items():

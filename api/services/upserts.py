@@ -24,7 +24,7 @@ class Noun[Read: Output]:
     change: type[Input]
     create: Callable[..., Awaitable[tuple[Read, bool]]]
     update: Callable[..., Awaitable[Read]]
-    undelete: Callable[..., Awaitable[Read]]
+    undelete: Callable[..., Awaitable[object]]
 
 
 TEAMS: Noun[TeamRead] = Noun(
@@ -41,7 +41,7 @@ MEMBERS: Noun[MemberRead] = Noun(
     MemberRewrite,
     members.create_member,
     members.rewrite_member,
-    members.undelete_member,
+    members.bring_member_back,
 )
 HOUSEHOLDS: Noun[HouseholdRead] = Noun(
     households.RESOURCE,
@@ -49,7 +49,7 @@ HOUSEHOLDS: Noun[HouseholdRead] = Noun(
     HouseholdUpdate,
     households.create_household,
     households.update_household,
-    households.undelete_household,
+    households.bring_household_back,
 )
 
 

@@ -1,6 +1,6 @@
 """How rows are written: created once under a client's id, changed only on the version read."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol
 
 from sqlalchemy import Select
@@ -25,10 +25,15 @@ class Versioned(Protocol):
     updated_at: Any
 
 
-def check_version(current: Output, expected: int) -> None:
-    """Refuse (412) a change that was made on another version than the present one."""
+def check_version(
+    current: Output, expected: int, record: Callable[[Any], Awaitable[None]] | None = None
+) -> None:
+    """Refuse (412) a change that was made on another version than the present one.
+
+    The answer shows the present one: `record` writes that into the audit, where it tells of people.
+    """
     if expected not in {ANY_VERSION, current.version}:
-        raise PreconditionFailed(current)
+        raise PreconditionFailed(current, record)
 
 
 def touch(row: Versioned) -> None:

@@ -49,6 +49,7 @@ PARAMETERS: Final = {
     "client_id": "clients",
     "data_subject_request_id": "data-subject-requests",
     "device_id": "devices",
+    "entry_id": "audit-entries",
     "grant_id": "role-grants",
     "household_id": "households",
     "indicator_id": "indicators",
@@ -61,11 +62,13 @@ PARAMETERS: Final = {
 """Path parameter -> the collection whose ids it takes."""
 
 REFERENCES: Final = {
+    "actor_id": "principals",
     "household_id": "households",
     "member_id": "members",
     "member_ids": "members",
     "parent_id": "communes",
     "principal_id": "principals",
+    "row_id": "teams",
     "team_id": "teams",
     "unit_id": "admin-units",
     "within": "admin-units",
@@ -78,6 +81,7 @@ NAMES: Final = {"external_id", "external_ids", "q"}
 """Parameters and fields that find a row by what it is called; `id` is what a create calls it."""
 
 NO_REFERENCES: Final = {
+    "action",
     "device_id",
     "category",
     "code",
@@ -87,6 +91,7 @@ NO_REFERENCES: Final = {
     "parent_code",
     "period",
     "reached_by",
+    "resource",
     "service_type",
 }
 """Texts that name nothing of anybody's: catalogue codes (open to all), the client's own labels."""
@@ -328,6 +333,7 @@ COLLECTIONS: Final = frozenset(
     {
         "admin-units",
         "break-glass",
+        "audit-entries",
         "clients",
         "data-subject-requests",
         "devices",
@@ -420,6 +426,9 @@ class Spot:
             if path == "teams":
                 continue
             await self._delete(path)
+        auditor = await country.sign_in(Role.auditor, at=self.commune)
+        written = await auditor.get("/v1/audit-entries", params={"row_id": self.ids["teams"]})
+        self.ids["audit-entries"] = [entry["id"] for entry in written.json()["items"]]
         self.leader = await country.sign_in(member=UUID(self.ids["members"][0]))
         person = self.leader.principal_id
         other = await country.sign_in()

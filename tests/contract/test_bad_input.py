@@ -103,12 +103,14 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
     village = UUID(place.village["id"])
     await country.grant(person, Role.team_leader, village, UUID(place.team["id"]))
     event = await make(client, "support-events", **place.event())
+    await country.grant(person, Role.auditor, lao_cai.unit_id)
     grants = (await client.get("/v1/role-grants")).json()["items"]
     services = (await client.get("/v1/service-types")).json()["items"]
     device = await make(client, "devices", member_id=place.leader["id"])
     indicators = (await client.get("/v1/indicators")).json()["items"]
     glass = {"unit_id": str(MUONG_KHUONG), "reason": "Xác minh"}
     subject = {"person": {"member_id": place.leader["id"]}, "kind": "access"}
+    entries = (await client.get("/v1/audit-entries")).json()["items"]
     ids = {
         "break_glass_id": (await make(client, "break-glass", **glass))["id"],
         "data_subject_request_id": (await make(client, "data-subject-requests", **subject))["id"],
@@ -118,6 +120,7 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
         "household_id": place.household["id"],
         "support_event_id": event["id"],
         "device_id": device["id"],
+        "entry_id": entries[0]["id"],
         "grant_id": grants[0]["id"],
         "service_type_id": services[0]["id"],
         "indicator_id": indicators[0]["id"],
