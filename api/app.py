@@ -12,7 +12,7 @@ from api.auth.callers import Callers
 from api.auth.secrets import Secrets
 from api.auth.tokens import Tokens
 from api.db import create_engine, transaction
-from api.driver import open_pool
+from api.driver import Hot, Together, open_pool
 from api.pagination import Cursors
 from api.routers import (
     admin_units,
@@ -37,6 +37,7 @@ from api.routers import (
     teams,
     users,
 )
+from api.services.audit import READINGS
 from api.settings import Settings
 
 NOUNS = (  # the busiest first: a path is looked for in this order
@@ -79,11 +80,12 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         )
         async with transaction(app.state.engine) as session:
             await app.state.tokens.load_keys(session)
-        app.state.hot = await open_pool(
+        pool = await open_pool(
             database_url,
             size=settings.database_pool_size,
             statement_timeout_ms=settings.statement_timeout_ms,
         )
+        app.state.hot = Hot(pool, Together(pool, READINGS))
         app.state.callers = Callers(app.state.engine, database_url, secrets, app.state.cursors)
         watching = asyncio.create_task(app.state.callers.watch.run())
         async with worker.working(app.state.engine):
@@ -91,7 +93,7 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
-        await app.state.hot.close()
+        await pool.close()
         await shares.close()
         await app.state.engine.dispose()
 

@@ -68,8 +68,10 @@ class Caller:
     cursors: Cursors = field(repr=False)
     scopes: str = field(repr=False)
     """The reaches as the database takes them (`noidai.scopes`)."""
+    said: Mapping[str, str | None] = field(default_factory=dict)
+    """Who asks, by which grant, in which request."""
     context: str = ""
-    """Who asks, by which grant, in which request, as the database takes it (`noidai.context`)."""
+    """The same as the database takes it (`noidai.context`)."""
 
     def asking(self, permission: Permission, request_id: str) -> "Caller":
         """Return the caller within one request, to which every trace of it will point.
@@ -78,10 +80,10 @@ class Caller:
         presents its reach to the tables of facts.
         """
         grant = self.grant(permission)
-        context = {
+        said: dict[str, str | None] = {
             "principal": str(self.id),
             self.kind: str(self.id),
-            "session": self.session_id and str(self.session_id),
+            "session": str(self.session_id) if self.session_id else None,
             "grant": str(grant.id) if grant else None,
             "request_id": request_id,
         }
@@ -89,7 +91,7 @@ class Caller:
         if permission is Permission.aggregates_read:
             reaches = dict.fromkeys(FACT_READS, self.reach(permission))
             scopes = written({**self.reaches, **reaches})
-        return replace(self, scopes=scopes, context=json.dumps(context))
+        return replace(self, scopes=scopes, said=said, context=json.dumps(said))
 
     def holds(self, now: datetime) -> bool:
         """Tell whether what was read of the caller is still so, unless the database says else."""

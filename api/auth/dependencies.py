@@ -14,7 +14,7 @@ from api.auth.permissions import CHANGES_RIGHTS, Permission
 from api.auth.secrets import Secrets
 from api.auth.tokens import Tokens
 from api.db import transaction
-from api.driver import Connection
+from api.driver import Hot
 from api.errors import PreconditionFailed, Refusal, Unauthenticated
 from api.pagination import Cursors
 
@@ -40,12 +40,12 @@ async def _session(request: Request) -> AsyncIterator[AsyncSession]:
 Session = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
-async def _hot_connection(request: Request) -> Connection:
-    """Give the pool whose statements are transactions of their own."""
-    return cast("Connection", request.app.state.hot)
+async def _hot(request: Request) -> Hot:
+    """Give what runs hot statements."""
+    return cast("Hot", request.app.state.hot)
 
 
-HotConnection = Annotated[Connection, Depends(_hot_connection)]
+HotConnection = Annotated[Hot, Depends(_hot)]
 _bearer = HTTPBearer(auto_error=False, bearerFormat="at+jwt", scheme_name="accessToken")
 
 

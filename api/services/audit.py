@@ -16,7 +16,7 @@ from sqlmodel import col, select
 from api import clock
 from api.auth.caller import Caller, resolve
 from api.auth.permissions import Permission
-from api.driver import Connection
+from api.driver import Connection, Hot
 from api.errors import NotFound
 from api.models.admin_units import AdminUnit
 from api.models.audit_entries import (
@@ -55,12 +55,25 @@ _READ = """
         select id, key from above
         order by array_position(array['village', 'commune', 'province'], level) limit 1) place
 """
+READINGS = """
+    insert into audit_entry (actor_id, grant_id, client_id, session_id, device_id, request_id,
+                             action, resource, row_id, ids,
+                             unit_id, unit_key, commune_key, province_key)
+    select actor_id, grant_id, (said ->> 'client')::uuid, (said ->> 'session')::uuid,
+           (said ->> 'device')::uuid, said ->> 'request_id', 'read', resource, row_id,
+           array[row_id], unit_id, unit_key, commune_key, province_key
+    from json_to_recordset($1::json) as r (
+        said json, actor_id uuid, grant_id uuid, resource text, row_id uuid, unit_id uuid,
+        unit_key integer, commune_key integer, province_key integer)
+"""
+"""Keeps rows that were shown one by one, many readers' at once."""
 PEOPLE_READS = (
     Permission.people_read,
     Permission.own_people_read,
     Permission.names_read,
     Permission.subjects_write,
 )
+PLACE = ("unit_key", "commune_key", "province_key")
 _WORDS = {"q"}
 """Filters whose text is personal: only that they were used is kept."""
 
@@ -82,6 +95,25 @@ async def record_read(
     units = {unit for _, unit in clear if unit}
     told = _told(query) if query else None
     await _record(database, caller, "read", resource, [row.id for row, _ in clear], units, told)
+
+
+async def record_one(
+    database: Hot, caller: Caller, resource: str, shown: Output, row: Mapping[str, Any]
+) -> None:
+    """Record that one row was shown in clear, together with what others are shown meanwhile."""
+    if _tells(resource, shown):
+        grant = caller.grant(*PEOPLE_READS)
+        place = {name: row[name] for name in ("unit_id", *PLACE)}
+        await database.readings.add(
+            place
+            | {
+                "said": caller.said,
+                "actor_id": caller.id,
+                "grant_id": grant.id if grant else None,
+                "resource": resource,
+                "row_id": shown.id,
+            }
+        )
 
 
 def _told(query: PageQuery) -> str | None:

@@ -12,7 +12,7 @@ from api import clock
 from api.auth.caller import Caller, resolve
 from api.auth.permissions import Permission
 from api.auth.scope import visible
-from api.driver import Connection, connection_of
+from api.driver import Connection, Hot, connection_of
 from api.errors import FieldError, InsufficientRole, NotFound, Refusal, ValidationFailed
 from api.models.admin_units import AdminUnit
 from api.models.members import Membership
@@ -29,7 +29,7 @@ from api.models.support_events import (
 )
 from api.pagination import Order, Source, paginate
 from api.services import event_intake, event_rows, external_ids
-from api.services.audit import record_read
+from api.services.audit import record_one, record_read
 from api.services.event_references import event_places, may_write
 from api.services.masking import PERSONAL, mask, sees_people
 from api.services.places import under
@@ -163,9 +163,7 @@ def _one(caller: Caller, event_id: UUID) -> Select[SupportEvent]:
     )
 
 
-async def get_support_event(
-    database: Connection, caller: Caller, event_id: UUID
-) -> SupportEventRead:
+async def get_support_event(database: Hot, caller: Caller, event_id: UUID) -> SupportEventRead:
     """Return an event in scope; absent and out of scope look alike.
 
     One statement, and one that records it where anything personal is shown.
@@ -179,12 +177,12 @@ async def get_support_event(
     ):
         raise NotFound
     event = present_event(caller, row)
-    await _record(database, caller, [event])
+    await record_one(database, caller, RESOURCE, event, row)
     return event
 
 
 async def create_support_event(
-    database: Connection, caller: Caller, given: SupportEventCreate
+    database: Hot, caller: Caller, given: SupportEventCreate
 ) -> tuple[SupportEventRead, bool]:
     """Record one act of help: a set of one."""
     outcome = (await event_intake.insert_events(database, caller, [given]))[0]
@@ -193,7 +191,7 @@ async def create_support_event(
     row, is_new = outcome
     event = present_event(caller, row)
     if not is_new:
-        await _record(database, caller, [event])
+        await record_one(database, caller, RESOURCE, event, row)
     return event, is_new
 
 
