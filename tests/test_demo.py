@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 
 from api import clock, db
-from api.auth import caller
+from api.auth.caller import present
+from api.auth.loading import load
 from api.auth.passwords import verify_secret
 from api.auth.permissions import MATRIX, Permission
 from api.auth.secrets import Secrets
@@ -251,11 +252,11 @@ def test_each_role_has_an_account_that_reaches_its_place(small: Database) -> Non
                 )
                 principal = found.one()
                 assert await verify_secret(PASSWORD, principal.secret_hash)
-                me = await caller.load(
+                me = await load(
                     session, principal.id, clock.today(), SECRETS, Cursors(SECRETS.cursors)
                 )
                 assert [grant.role for grant in me.grants] == [role]
-                await caller.present(session, me.reaches)
+                await present(session, me.reaches)
                 teams = await connection.exec_driver_sql("select count(*) from team")
                 events = await connection.exec_driver_sql("select count(*) from support_event")
                 return teams.scalar_one(), events.scalar_one()

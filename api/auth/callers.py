@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api import clock
-from api.auth import caller
 from api.auth.caller import Caller
+from api.auth.loading import load
 from api.auth.secrets import Secrets
 from api.db import transaction
 from api.driver import Watch
@@ -62,7 +62,7 @@ class Callers:
             return known
         before = self._forgotten
         async with transaction(self.engine) as session:
-            found = await caller.load(
+            found = await load(
                 session, principal_id, clock.today(), self.secrets, self.cursors, session_id
             )
         if self._forgotten == before:  # else something changed while it was read

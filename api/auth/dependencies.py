@@ -7,8 +7,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.auth import caller as callers
-from api.auth.caller import Caller
+from api.auth.caller import Caller, enter
 from api.auth.duties import ANY_DUTY, Duty, check_duties
 from api.auth.permissions import CHANGES_RIGHTS, Permission
 from api.auth.secrets import Secrets
@@ -97,30 +96,30 @@ def require(
     Whoever has something to do first is refused, but for the duties in `despite`.
     """
 
-    async def enter(
+    async def allow(
         request: Request,
         session: Session,
         _scheme: Annotated[object, Depends(_bearer)] = None,
     ) -> Caller:
         caller = await _caller(request, permission, despite)
         request.state.changes_rights = permission in CHANGES_RIGHTS
-        await callers.enter(session, caller)
+        await enter(session, caller)
         return caller
 
-    enter.permission = permission  # type: ignore[attr-defined]
-    return enter
+    allow.permission = permission  # type: ignore[attr-defined]
+    return allow
 
 
 def hot(permission: Permission) -> Callable[..., Awaitable[Caller]]:
     """Return the same dependency for a hot path, whose statements bring the scope themselves."""
 
-    async def enter(
+    async def allow(
         request: Request, _scheme: Annotated[object, Depends(_bearer)] = None
     ) -> Caller:
         return await _caller(request, permission)
 
-    enter.permission = permission  # type: ignore[attr-defined]
-    return enter
+    allow.permission = permission  # type: ignore[attr-defined]
+    return allow
 
 
 SignedIn = Annotated[Caller, Depends(require(Permission.open))]

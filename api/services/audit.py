@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from api import clock
-from api.auth.caller import Caller, resolve
+from api.auth.caller import Caller
+from api.auth.loading import resolve
 from api.auth.permissions import Permission
 from api.driver import Connection, Hot
 from api.errors import NotFound

@@ -8,8 +8,8 @@ from sqlalchemy import ARRAY, LargeBinary, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from api import clock
-from api.auth import caller as callers
-from api.auth.caller import Tree
+from api.auth.caller import Tree, present
+from api.auth.loading import resolve
 from api.auth.permissions import Permission
 from api.auth.secrets import Secrets
 from api.db import transaction
@@ -72,9 +72,9 @@ async def _pass(session: AsyncSession, secrets: Secrets) -> int:
         await session.execute(statement)
     nation, version = (await session.execute(_NATION)).one()
     roots = frozenset({nation})
-    reaches = await callers.resolve(session, {roots}, Tree(version, clock.today()))
+    reaches = await resolve(session, {roots}, Tree(version, clock.today()))
     everywhere = dict.fromkeys((Permission.events_read, Permission.events_write), reaches[roots])
-    await callers.present(session, everywhere)
+    await present(session, everywhere)
     newest = {"newest": secrets.generation}
     await session.execute(_OLD, newest)
     await session.execute(_INDEX)

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from api import clock, ids
-from api.auth import caller as callers
-from api.auth.caller import Caller, Grant
+from api.auth.caller import Caller, Grant, present
+from api.auth.loading import resolve
 from api.auth.passwords import hash_secret
 from api.auth.permissions import GRANT_LEVELS, MAY_GRANT, OFFICIAL_LEVELS, TEAM_ROLES, Permission
 from api.auth.scope import Reach, visible
@@ -49,7 +49,7 @@ async def _grantors(
     if not able:
         raise InsufficientRole(FieldError("/role", "role_not_grantable"))
     roots = {g.id: frozenset({g.root} if g.root else ()) for g in able}
-    reaches = await callers.resolve(session, set(roots.values()), caller.tree)
+    reaches = await resolve(session, set(roots.values()), caller.tree)
     return [g for g in able if reaches[roots[g.id]].covers(where)]
 
 
@@ -156,7 +156,7 @@ async def bootstrap(session: AsyncSession, username: str, password: str) -> bool
     nation = await session.execute(text("select id, key from admin_unit where level = 'nation'"))
     unit = nation.one()
     everywhere = Reach(provinces=frozenset({unit.key}))
-    await callers.present(session, {Permission.principals_write: everywhere})
+    await present(session, {Permission.principals_write: everywhere})
     known = select(RoleGrant.id).where(
         col(RoleGrant.role) == Role.national_admin, col(RoleGrant.deleted_at).is_(None)
     )

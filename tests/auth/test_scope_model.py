@@ -15,8 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api import clock, ids
-from api.auth import caller
-from api.auth.caller import Caller
+from api.auth.caller import Caller, enter
+from api.auth.loading import load
 from api.auth.permissions import GRANT_LEVELS, MATRIX, TEAM_ROLES, Permission
 from api.auth.scope import visible
 from api.auth.secrets import Secrets
@@ -253,8 +253,8 @@ async def grant(connection: AsyncConnection, grants: list[Given]) -> UUID:
 async def shown(engine: AsyncEngine, person: UUID) -> tuple[Caller, dict[Permission, list[int]]]:
     """Return the units whose rows the service shows, by permission."""
     async with transaction(engine) as session:
-        known = await caller.load(session, person, clock.today(), SECRETS, Cursors(SECRETS.cursors))
-        await caller.enter(session, known)
+        known = await load(session, person, clock.today(), SECRETS, Cursors(SECRETS.cursors))
+        await enter(session, known)
         rows: dict[Permission, list[Any]] = {}
         for permission, table in READS.items():
             rows[permission] = list(await session.scalars(visible(table, known, permission)))
