@@ -38,6 +38,7 @@ from api.problems import (
 )
 
 log = logging.getLogger("noidai")
+SUSPECT = frozenset({"invalid_credentials", "otp_required", "insufficient_role", "rate_limited"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HEADERS = {
@@ -140,7 +141,14 @@ def _allowed(request: Request) -> str:
 
 
 def answer(request: Request, refusal: Refusal) -> Response:
-    """Return a refusal as a problem, in the client's language."""
+    """Return a refusal as a problem, in the client's language; guesses and trespasses are logged.
+
+    A line names the route, never what filled its path or its body.
+    """
+    if refusal.code in SUSPECT:
+        route = getattr(request.scope.get("route"), "path", "-")
+        name = getattr(request.state, "request_id", None)
+        log.warning("%s %s refused: %s, request %s", request.method, route, refusal.code, name)
     language = language_of(request.headers.get("accept-language", ""))
     problem = body_of(refusal, language, getattr(request.state, "request_id", None))
     headers = refusal.headers | {"content-language": language, "vary": "Accept-Language"}

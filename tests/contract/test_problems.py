@@ -214,3 +214,19 @@ def test_a_value_that_is_missing_from_a_message_does_not_break_it() -> None:
 def test_refusals_are_all_direct_kinds() -> None:
     assert all(kind.__bases__ == (Refusal,) for kind in refusals())
     assert all(not kind.__subclasses__() for kind in refusals())
+
+
+async def test_guesses_and_trespasses_are_logged_without_what_was_sent(
+    lao_cai: Province, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = {"username": "hoa.lc", "password": "Bí mật của tôi"}
+    guess = await client.post("/v1/sessions", json=body)
+    leader = await lao_cai.leader_of(lao_cai.muong_khuong)
+    named = "/v1/teams/by-external-id/portal/079123456789"
+    trespass = await leader.put(named, json={})
+    assert (guess.status_code, trespass.status_code) == (401, 403)
+    lines = [record.getMessage() for record in caplog.records if record.name == "noidai"]
+    for answer, line in zip((guess, trespass), lines, strict=True):
+        assert answer.headers["x-request-id"] in line
+        assert answer.json()["code"] in line
+    assert not re.search(r"hoa|mật|079", " ".join(lines))
