@@ -1,9 +1,11 @@
 """/v1/admin-units: the country's units on any day, and its villages."""
 
+import hashlib
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic_core import to_json
 
 from api.auth.dependencies import Session, SignedIn, VillageWriter
 from api.models.admin_units import (
@@ -15,22 +17,58 @@ from api.models.admin_units import (
     AtQuery,
     Lineage,
 )
-from api.routers.answers import IfMatch, created, paged, tagged
+from api.routers.answers import IfMatch, created, holds, paged, preferred, tagged
 from api.services import admin_units, villages
 
 router = APIRouter(prefix="/admin-units", tags=["admin-units"])
 
 
-@router.get("", operation_id="list_admin_units")
+GEOJSON = "application/geo+json"
+
+
+@router.get(
+    "",
+    operation_id="list_admin_units",
+    response_model=AdminUnitPage,
+    responses={
+        200: {"content": {GEOJSON: {"schema": {"type": "object"}}}},
+        304: {"description": "Nothing has changed since the map with that ETag"},
+    },
+)
 async def list_admin_units(
     session: Session,
     caller: SignedIn,
     query: Annotated[AdminUnitQuery, Query()],
     request: Request,
     response: Response,
-) -> AdminUnitPage:
-    """List the units that stood on the day `at`; an old name finds its successor."""
+) -> AdminUnitPage | Response:
+    """List the units that stood on the day `at`; an old name finds its successor.
+
+    `Accept: application/geo+json` gives their points on a map (RFC 7946), without pages.
+    """
+    response.headers["Vary"] = "Accept, Accept-Language"
+    if preferred(request, "application/json", GEOJSON) == GEOJSON:
+        return _map(request, await admin_units.list_points(session, query))
     return paged(request, response, await admin_units.list_units(session, caller, query))
+
+
+def _map(request: Request, units: list[AdminUnitRead]) -> Response:
+    """Return a FeatureCollection of points, or 304 when the client has it."""
+    features = [
+        {
+            "type": "Feature",
+            "id": unit.id,
+            "geometry": {"type": "Point", "coordinates": [unit.lon, unit.lat]},
+            "properties": unit.model_dump(exclude={"id", "lat", "lon"}),
+        }
+        for unit in units
+    ]
+    body = to_json({"type": "FeatureCollection", "features": features})
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Vary": "Accept, Accept-Language"}
+    if holds(request, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type=GEOJSON)
 
 
 @router.post("", operation_id="create_admin_unit", status_code=201)

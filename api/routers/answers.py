@@ -30,6 +30,31 @@ def _expected(
 IfMatch = Annotated[int, Depends(_expected)]
 
 
+def preferred(request: Request, *offered: str) -> str:
+    """Return the media type that the client likes best (RFC 9110, 12.5.1), else the first."""
+    weights = dict.fromkeys(offered, 0.0)
+    for part in request.headers.get("accept", "").lower().split(","):
+        media_type, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = next((p.removeprefix("q=") for p in parameters if p.startswith("q=")), "1")
+        if media_type in weights:
+            weights[media_type] = _weight(quality)
+    return max(offered, key=weights.__getitem__)
+
+
+def _weight(quality: str) -> float:
+    try:
+        return float(quality)
+    except ValueError:
+        return 0.0
+
+
+def holds(request: Request, tag: str) -> bool:
+    """Tell whether the client has this very answer (weak comparison, RFC 9110, 13.1.2)."""
+    given = request.headers.get("if-none-match", "")
+    known = {part.strip().removeprefix("W/") for part in given.split(",")}
+    return bool(known & {tag, "*"})
+
+
 def tagged[Resource: Output](response: Response, resource: Resource) -> Resource:
     """Give the answer its `ETag`."""
     response.headers["ETag"] = f'"{resource.version}"'

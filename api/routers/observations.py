@@ -13,6 +13,7 @@ from api.models.observations import (
     ObservationFormat,
     ObservationQuery,
 )
+from api.routers.answers import holds, preferred
 from api.services import observations
 
 router = APIRouter(prefix="/observations", tags=["observations"])
@@ -55,7 +56,8 @@ async def list_observations(
 
     `text/csv` by `Accept` or `format=csv`. 304 when `If-None-Match` still holds.
     """
-    form = query.format or _preferred(request.headers.get("accept", ""))
+    better = preferred(request, "application/json", "text/csv")
+    form = query.format or ObservationFormat(better.partition("/")[2])
     answer = await observations.observe(session, caller, query)
     tag = observations.entity_tag(caller, query.model_copy(update={"format": form}), answer)
     headers = {
@@ -63,36 +65,11 @@ async def list_observations(
         "Cache-Control": "private, no-cache",
         "Vary": "Accept, Accept-Language",
     }
-    if _holds(request.headers.get("if-none-match", ""), tag):
+    if holds(request, tag):
         return Response(status_code=304, headers=headers)
     if form is ObservationFormat.csv:
         return Response(_csv(answer.items), headers=headers, media_type="text/csv")
     return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
-
-
-def _preferred(accept: str) -> ObservationFormat:
-    """Return CSV for a client that likes it better than JSON (RFC 9110, section 12.5.1)."""
-    weights = {"text/csv": 0.0, "application/json": 0.0}
-    for part in accept.lower().split(","):
-        media_type, *parameters = (piece.strip() for piece in part.split(";"))
-        quality = next((p.removeprefix("q=") for p in parameters if p.startswith("q=")), "1")
-        if media_type in weights:
-            weights[media_type] = _weight(quality)
-    better = weights["text/csv"] > weights["application/json"]
-    return ObservationFormat.csv if better else ObservationFormat.json
-
-
-def _weight(quality: str) -> float:
-    try:
-        return float(quality)
-    except ValueError:
-        return 0.0
-
-
-def _holds(if_none_match: str, tag: str) -> bool:
-    """Tell whether the client has this very answer (weak comparison, RFC 9110, 13.1.2)."""
-    known = {part.strip().removeprefix("W/") for part in if_none_match.split(",")}
-    return bool(known & {tag, "*"})
 
 
 def _csv(items: list[Observation]) -> str:

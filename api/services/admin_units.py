@@ -13,7 +13,7 @@ from sqlmodel import col
 
 from api import clock
 from api.auth.caller import Caller
-from api.errors import NotFound
+from api.errors import NotFound, ResultTooLarge
 from api.models.admin_units import (
     AdminUnit,
     AdminUnitPage,
@@ -30,6 +30,8 @@ from api.models.admin_units import (
 from api.pagination import Order, paginate
 from api.services.searching import contains
 
+MOST_POINTS = 20_000
+"""Units on one map: all official ones of two days, or the villages of several provinces."""
 State = AdminUnitState
 Parent = aliased(AdminUnit)
 
@@ -80,8 +82,8 @@ def _named(q: str, day: date) -> ColumnElement[bool]:
     )
 
 
-async def list_units(session: AsyncSession, caller: Caller, query: AdminUnitQuery) -> AdminUnitPage:
-    """Return a page of the units that stood on the day asked; open to every signed-in caller."""
+def _asked(query: AdminUnitQuery) -> Select[*tuple[Any, ...]]:
+    """Select the units that stood on the day asked, by its filters."""
     day = query.at or clock.today()
     statement = _units().where(col(State.during).contains(day))
     if query.code:
@@ -98,9 +100,27 @@ async def list_units(session: AsyncSession, caller: Caller, query: AdminUnitQuer
         statement = statement.where(col(AdminUnit.key).in_(below))
     if query.q:
         statement = statement.where(_named(query.q, day))
+    return statement
+
+
+async def list_units(session: AsyncSession, caller: Caller, query: AdminUnitQuery) -> AdminUnitPage:
+    """Return a page of the units that stood on the day asked; open to every signed-in caller."""
     order = Order(col(State.search), col(AdminUnit.id), query.sort is UnitSort.name_desc)
-    page = await paginate(session, caller.cursors, query, statement, order, _read)
+    page = await paginate(session, caller.cursors, query, _asked(query), order, _read)
     return AdminUnitPage(**dict(page))
+
+
+async def list_points(session: AsyncSession, query: AdminUnitQuery) -> list[AdminUnitRead]:
+    """Return the units asked for that have a point, without pages.
+
+    422 `result_too_large` for more than `MOST_POINTS`.
+    """
+    located = _asked(query).where(col(AdminUnit.lat).is_not(None), col(AdminUnit.lon).is_not(None))
+    ordered = located.order_by(col(State.search), col(AdminUnit.id)).limit(MOST_POINTS + 1)
+    units = _read((await session.execute(ordered)).all())
+    if len(units) > MOST_POINTS:
+        raise ResultTooLarge
+    return units
 
 
 async def get_units(

@@ -283,3 +283,29 @@ async def test_pages_of_units_follow_each_other(as_: As) -> None:
     assert (other.status_code, other.json()["code"]) == (400, "cursor_invalid")
     forged = await anyone.get("/v1/admin-units", params=query | {"cursor": query["cursor"] + "x"})
     assert forged.json()["code"] == "cursor_invalid"
+
+
+async def test_units_are_points_on_a_map(as_: As) -> None:
+    reader = await as_(Role.ioc_reader, at=LAO_CAI)
+    asks = {"Accept": "application/geo+json"}
+    communes = {"within": str(LAO_CAI), "level": "commune"}
+    response = await reader.get("/v1/admin-units", params=communes, headers=asks)
+    assert response.headers["content-type"] == "application/geo+json"
+    collection = response.json()
+    assert collection["type"] == "FeatureCollection"
+    (one,) = [f for f in collection["features"] if f["properties"]["code"] == "02761"]
+    listed = (await reader.get("/v1/admin-units", params=communes | {"code": "02761"})).json()
+    (unit,) = listed["items"]
+    assert one["id"] == unit["id"]
+    assert one["geometry"] == {"type": "Point", "coordinates": [unit["lon"], unit["lat"]]}
+    assert one["properties"]["name"] == unit["name"]
+    assert len(collection["features"]) > 90
+    known = asks | {"If-None-Match": response.headers["etag"]}
+    again = await reader.get("/v1/admin-units", params=communes, headers=known)
+    assert (again.status_code, again.content) == (304, b"")
+    before = await reader.get(
+        "/v1/admin-units", params=communes | {"at": "2025-06-30"}, headers=known
+    )
+    assert before.status_code == 200
+    country = await reader.get("/v1/admin-units", headers=asks)
+    assert len(country.json()["features"]) >= 3321 + 34
