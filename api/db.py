@@ -62,11 +62,12 @@ async def transaction(
 ) -> AsyncIterator[AsyncSession]:
     """Open a session in one transaction: committed at the end, rolled back on any exception.
 
-    With `snapshot` all its statements see the same moment, so that what they find adds up.
+    With `snapshot` all its statements see the same moment, so that what they find adds up. A
+    connection is taken by the first statement: nobody holds one while waiting for another.
     """
+    if snapshot:
+        engine = engine.execution_options(isolation_level="REPEATABLE READ")
     async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
-        if snapshot:
-            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         yield session
 
 

@@ -14,9 +14,9 @@ from api.auth.permissions import Permission
 from api.models.role_grants import Role
 from api.settings import Settings
 from tests.conftest import SECRET
-from tests.factories import BAO_THANG, LAO_CAI, MUONG_KHUONG, As, Person, Province, make
+from tests.factories import BAO_THANG, LAO_CAI, MUONG_KHUONG, As, Country, Person, Province, make
 from tests.statements import statements
-from tests.waiting import until
+from tests.waiting import SOON, until
 
 
 @pytest.fixture
@@ -160,3 +160,16 @@ async def test_what_changes_while_a_caller_is_read_is_not_kept(app: FastAPI, as_
     callers.forget(f"principal:{person.principal_id}")
     assert (await reading).has(Permission.aggregates_read)
     assert person.principal_id not in callers._known
+
+
+async def test_callers_who_are_not_known_yet_do_not_wait_for_each_other(
+    database: str, country: Country
+) -> None:
+    small = create_app(Settings(_env_file=None, database_pool_size=2), database, SECRET)
+    people = [await country.sign_in(Role.commune_admin, at=MUONG_KHUONG) for _ in range(12)]
+    async with small.router.lifespan_context(small), asyncio.timeout(SOON):
+        there = [at(small, person) for person in people]
+        answers = await asyncio.gather(*(one.get("/v1/teams") for one in there))
+        assert {answer.status_code for answer in answers} == {200}
+        for one in there:
+            await one.aclose()
