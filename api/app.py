@@ -9,6 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api import documents, gate, requests, worker
 from api.auth.callers import Callers
+from api.auth.issuers import Issuers
 from api.auth.secrets import Secrets
 from api.auth.tokens import Tokens
 from api.db import create_engine, transaction
@@ -107,6 +108,7 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         dependencies=[Depends(requests.strict_query)],
     )
     app.state.admin_totp_required = settings.admin_totp_required
+    app.state.issuers = Issuers(settings.oidc_issuers)
     app.state.secrets = secrets
     app.state.cursors = Cursors(secrets.cursors)
     app.state.tokens = Tokens(settings.issuer, settings.access_token_minutes, secrets)

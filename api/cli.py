@@ -40,8 +40,9 @@ def _settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        name = "NOIDAI_" + "_".join(map(str, first["loc"])).upper()
-        raise SettingsError(f"{name}: {first['msg']}") from error
+        name, *within = map(str, first["loc"])
+        place = "".join(f" {step}:" for step in within)
+        raise SettingsError(f"NOIDAI_{name.upper()}:{place} {first['msg']}") from error
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """Every setting: `NOIDAI_*` variables or a `.env` file, read once and never changed."""
 
+import ipaddress
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from limits import parse
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SHORTEST_KEY = 32
@@ -13,6 +15,43 @@ SHORTEST_KEY = 32
 
 class SettingsError(Exception):
     """A setting is missing or wrong; the message is one line that says what to do."""
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL leads to this machine itself."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class OidcIssuer(BaseModel):
+    """An OpenID Connect provider whose people may sign in here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: Annotated[str, Field(min_length=1, max_length=500)]
+    """As it stands in `iss`, to the letter."""
+    audience: Annotated[str, Field(min_length=1, max_length=255)]
+    """Our client id there: what `aud` must contain."""
+    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """How people call it."""
+    algorithms: Annotated[tuple[Literal["RS256", "ES256"], ...], Field(min_length=1)] = (
+        "RS256",
+        "ES256",
+    )
+    mfa_acr: tuple[str, ...] = ()
+    """Values of `acr` that tell of a second factor, beside `amr` with `mfa` or `otp`."""
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_issuer(cls, value: str) -> str:
+        parts = urlsplit(value)
+        safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(value))
+        if not safe or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError("an issuer is an https:// URL without a query")
+        return value
 
 
 class Settings(BaseSettings):
@@ -50,6 +89,8 @@ class Settings(BaseSettings):
     """Redis or Valkey, which counts for all workers; unset: each worker counts its own."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins of web pages that may call the service, separated by commas; `*` means any."""
+    oidc_issuers: Annotated[tuple[OidcIssuer, ...], NoDecode] = ()
+    """OpenID Connect providers whose people may sign in, as a JSON list."""
     database_pool_size: int = Field(default=10, ge=1, le=100)
     statement_timeout_ms: int = Field(default=15_000, ge=100)
 
@@ -76,6 +117,23 @@ class Settings(BaseSettings):
     def beneficiary_keys(self) -> list[str]:
         """The keys of `hash_keys`."""
         return _listed(self.hash_keys)
+
+    @field_validator("oidc_issuers", mode="before")
+    @classmethod
+    def _read_issuers(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError("a JSON list is needed") from error
+
+    @field_validator("oidc_issuers")
+    @classmethod
+    def _are_different(cls, value: tuple[OidcIssuer, ...]) -> tuple[OidcIssuer, ...]:
+        if len({issuer.issuer for issuer in value}) != len(value):
+            raise ValueError("an issuer is given twice")
+        return value
 
     @property
     def admin_totp_required(self) -> bool:

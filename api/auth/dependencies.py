@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth.caller import Caller, enter
 from api.auth.duties import ANY_DUTY, Duty, check_duties
+from api.auth.issuers import Issuers
 from api.auth.permissions import CHANGES_RIGHTS, Permission
 from api.auth.secrets import Secrets
 from api.auth.tokens import Tokens
@@ -51,6 +52,11 @@ _bearer = HTTPBearer(auto_error=False, bearerFormat="at+jwt", scheme_name="acces
 def tokens_of(request: Request) -> Tokens:
     """Return the service's tokens."""
     return cast("Tokens", request.app.state.tokens)
+
+
+def issuers_of(request: Request) -> Issuers:
+    """Return the other issuers whose people may sign in."""
+    return cast("Issuers", request.app.state.issuers)
 
 
 def secrets_of(request: Request) -> Secrets:
@@ -111,7 +117,10 @@ def require(
 
 
 def hot(permission: Permission) -> Callable[..., Awaitable[Caller]]:
-    """Return the same dependency for a hot path, whose statements bring the scope themselves."""
+    """Return the same dependency for what has no transaction, or takes none before it must.
+
+    Hot paths bring the scope with each statement; others `enter` their transaction themselves.
+    """
 
     async def allow(
         request: Request, _scheme: Annotated[object, Depends(_bearer)] = None
@@ -126,6 +135,8 @@ SignedIn = Annotated[Caller, Depends(require(Permission.open))]
 Oneself = Annotated[Caller, Depends(require(Permission.open, ANY_DUTY))]
 """Whoever is signed in, also while there is something to do first."""
 TotpOwner = Annotated[Caller, Depends(require(Permission.open, frozenset({Duty.totp})))]
+Somebody = Annotated[Caller, Depends(hot(Permission.open))]
+"""Whoever is signed in, where something slow comes before the transaction."""
 AggregateReader = Annotated[Caller, Depends(require(Permission.aggregates_read))]
 AuditReader = Annotated[Caller, Depends(require(Permission.audit_read))]
 BatchWriter = Annotated[Caller, Depends(require(Permission.batch_write))]

@@ -129,3 +129,6 @@ class SubjectExport(SQLModel):
     support_events: list[dict[str, Any]]
     devices: list[dict[str, Any]]
     accounts: list[dict[str, Any]] = Field(description="The person's own sign-in, if any")
+    identities: list[dict[str, Any]] = Field(
+        description="Other issuers through which the person signs in"
+    )

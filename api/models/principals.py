@@ -9,6 +9,7 @@ from pydantic import Field as Bound
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from api.models.identities import IdentityGiven
 from api.models.sessions import GivenSecret
 from api.models.types import Creation, Flag, Input, Level, Name, Output, clean, text_enum
 
@@ -78,6 +79,11 @@ class UserCreate(Creation):
     full_name: Name
     member_id: UUID | None = None
     must_change_password: Flag = False
+    identities: list[IdentityGiven] = Field(
+        default_factory=list,
+        max_length=10,
+        description="Who the person is at configured OpenID Connect issuers",
+    )
 
 
 class PasswordChange(Input):

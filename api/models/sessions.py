@@ -6,6 +6,7 @@ from pydantic import AfterValidator
 from pydantic import Field as Bound
 from sqlmodel import SQLModel
 
+from api.models.identities import IdToken
 from api.models.totp import Otp
 from api.models.types import Input, Name, clean
 
@@ -13,13 +14,14 @@ GivenSecret = Annotated[str, Bound(min_length=1, max_length=256), AfterValidator
 
 
 class SessionCreate(Input):
-    """Either a person's name and password (and `otp`), or a device's code and name."""
+    """A person's name and password or ID token (and `otp`), or a device's code and name."""
 
     username: GivenSecret | None = None
     password: GivenSecret | None = None
     otp: Otp | None = None
     enrolment_code: GivenSecret | None = None
     device_name: Name | None = None
+    id_token: IdToken | None = None
 
 
 class SessionRefresh(Input):

@@ -5,7 +5,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 
 from api.auth.dependencies import PrincipalWriter, Session
-from api.models.principals import ClientCreate, ClientSecret
+from api.models.principals import ClientCreate, ClientRead, ClientSecret, PublicKeys
 from api.routers.answers import created, tagged
 from api.services import principals
 
@@ -31,3 +31,19 @@ async def rotate_client_secret(
 ) -> ClientSecret:
     """Give a client that the caller made a new secret; the old one ends at once."""
     return tagged(response, await principals.rotate_secret(session, caller, client_id))
+
+
+@router.put("/{client_id}/jwks", operation_id="replace_client_keys")
+async def replace_client_keys(
+    session: Session,
+    caller: PrincipalWriter,
+    client_id: UUID,
+    body: PublicKeys,
+    response: Response,
+) -> ClientRead:
+    """Replace the public keys of a client that the caller made; those left out end at once.
+
+    Send the old and the new key together while the client changes over. One that had a secret
+    signs in with its keys from now on.
+    """
+    return tagged(response, await principals.replace_keys(session, caller, client_id, body))

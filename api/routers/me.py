@@ -1,12 +1,16 @@
-"""/v1/me: the principal behind the token, its password and its second factor."""
+"""/v1/me: the principal behind the token: its password, second factor and identities elsewhere."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+from uuid import UUID
 
-from api.auth.dependencies import Oneself, Session, TotpOwner
+from fastapi import APIRouter, Query, Request, Response
+
+from api.auth.dependencies import Oneself, Session, SignedIn, Somebody, TotpOwner, issuers_of
+from api.models.identities import IdentityPage, IdentityQuery, IdentityRead, IdTokenGiven
 from api.models.principals import MeRead, PasswordChange
 from api.models.totp import OtpGiven, RecoveryCodes, TotpStart
-from api.routers.answers import NO_STORE
-from api.services import me, totp
+from api.routers.answers import NO_STORE, paged
+from api.services import identities, me, totp
 
 router = APIRouter(prefix="/me", tags=["identity"])
 
@@ -49,3 +53,35 @@ async def confirm_totp(
 async def disable_totp(session: Session, caller: TotpOwner, body: OtpGiven) -> None:
     """Switch TOTP off, by a number or a recovery code; its recovery codes end with it."""
     await totp.disable(session, caller, body.otp)
+
+
+@router.get("/identities", operation_id="list_my_identities")
+async def list_my_identities(
+    session: Session,
+    caller: SignedIn,
+    query: Annotated[IdentityQuery, Query()],
+    request: Request,
+    response: Response,
+) -> IdentityPage:
+    """List through which other issuers one may sign in."""
+    return paged(request, response, await identities.list_own(session, caller, query))
+
+
+@router.post("/identities", operation_id="create_my_identity", status_code=201)
+async def create_my_identity(
+    session: Session, caller: Somebody, body: IdTokenGiven, request: Request, response: Response
+) -> IdentityRead:
+    """Link one's identity at a configured OpenID Connect issuer, by a fresh ID token.
+
+    200 when it is linked already; 422 `id_token_invalid` for a token that does not hold or was
+    used; 409 when the identity is somebody else's; 503 when the issuer's keys cannot be read.
+    """
+    identity, is_new = await identities.link(session, caller, issuers_of(request), body.id_token)
+    response.status_code = 201 if is_new else 200
+    return identity
+
+
+@router.delete("/identities/{identity_id}", operation_id="delete_my_identity", status_code=204)
+async def delete_my_identity(session: Session, caller: SignedIn, identity_id: UUID) -> None:
+    """Remove one's identity elsewhere; the sessions that began with it end."""
+    await identities.unlink(session, caller, identity_id)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.auth.dependencies import Oneself, Session, tokens_of
+from api.auth.dependencies import Oneself, Session, issuers_of, tokens_of
 from api.models.sessions import SessionCreate, SessionRefresh, TokenRead
 from api.routers.answers import NO_STORE
 from api.services import sessions, signing_in
@@ -16,14 +16,16 @@ async def create_session(
 ) -> TokenRead:
     """Sign in a person (`username`, `password`, `otp`) or enrol a device (`enrolment_code`).
 
-    A device sends its `device_name` along, and then acts as its member.
+    A device sends its `device_name` along, and then acts as its member. A person whose identity at
+    a configured OpenID Connect issuer is linked may send an `id_token` of that issuer (and `otp`)
+    instead: it holds for ten minutes, once; 503 when the issuer's keys cannot be read.
     401 `invalid_credentials` does not say whether the name or the password was wrong; 401
     `otp_required` comes after a right password. An enrolment code works once, for 15 minutes.
     Whoever guesses is slowed down: 429 `rate_limited` with `Retry-After`.
     """
     response.headers.update(NO_STORE)
     address = request.client.host if request.client else ""
-    return await signing_in.sign_in(session, tokens_of(request), body, address)
+    return await signing_in.sign_in(session, tokens_of(request), issuers_of(request), body, address)
 
 
 @router.post("/sessions:refresh", operation_id="refresh_session")

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.auth.dependencies import PrincipalWriter, Session
+from api.auth.dependencies import PrincipalWriter, Session, issuers_of
 from api.models.principals import UserCreate, UserRead
 from api.routers.answers import created
 from api.services import principals
@@ -18,5 +18,10 @@ async def create_user(
     request: Request,
     response: Response,
 ) -> UserRead:
-    """Create a person; roles are given at `/role-grants`. 409 when the name is taken."""
-    return created(request, response, await principals.create_user(session, caller, body))
+    """Create a person; roles are given at `/role-grants`. 409 when the name is taken.
+
+    With `identities` the person may also sign in through those OpenID Connect issuers, which must
+    be configured; 409 when one of them is somebody's already.
+    """
+    issuers = issuers_of(request)
+    return created(request, response, await principals.create_user(session, caller, issuers, body))

@@ -11,6 +11,7 @@ from sqlmodel import col, select
 
 from api import clock, ids
 from api.auth.caller import Caller
+from api.auth.issuers import Issuers
 from api.auth.password_policy import check_password
 from api.auth.passwords import hash_secret, new_secret
 from api.auth.permissions import Permission
@@ -19,6 +20,7 @@ from api.errors import Conflict, FieldError, IdConflict, NotFound, ValidationFai
 from api.models.members import Member
 from api.models.principals import (
     ClientCreate,
+    ClientRead,
     ClientSecret,
     Principal,
     PrincipalKind,
@@ -26,7 +28,9 @@ from api.models.principals import (
     UserCreate,
     UserRead,
 )
+from api.services import identities
 from api.services.oauth import ASSERTION_ALGORITHMS
+from api.services.writing import locked, touch
 
 SHORTEST_RSA = 2048
 
@@ -44,9 +48,9 @@ def _user(row: Principal) -> UserRead:
 
 
 async def create_user(
-    session: AsyncSession, caller: Caller, given: UserCreate
+    session: AsyncSession, caller: Caller, issuers: Issuers, given: UserCreate
 ) -> tuple[UserRead, bool]:
-    """Create a person who signs in. 409 `conflict` when the name is taken.
+    """Create a person who signs in. 409 `conflict` when the name or an identity is taken.
 
     A user may stand for a member whom the caller can see: 422 `not_found` for any other, and
     `password_common` for a password that is guessed early.
@@ -56,7 +60,9 @@ async def create_user(
         if await session.scalar(seen.where(col(Member.id) == given.member_id)) is None:
             raise not_found_at("/member_id")
     check_password(given.password, given.username, "/password")
-    content = caller.secrets.hash_content(given.model_dump(exclude={"id"}))
+    identities.check_issuers(issuers, given.identities)
+    later = set() if given.identities else {"identities"}  # as hashed before there were any
+    content = caller.secrets.hash_content(given.model_dump(exclude={"id"} | later))
     user_id = given.id or ids.new_id()
     made = await insert_principal(
         session,
@@ -71,6 +77,7 @@ async def create_user(
         content_hash=content,
     )
     if made is not None:
+        await identities.give(session, caller, user_id, given.identities)
         return _user(made), True
     known = await session.get(Principal, user_id)
     if known is None:
@@ -87,7 +94,7 @@ async def create_client(session: AsyncSession, caller: Caller, given: ClientCrea
     """
     client_id = given.id or ids.new_id()
     secret = new_secret()
-    keys = _usable(given.jwks) if given.jwks else None
+    keys = _usable(given.jwks, "/jwks") if given.jwks else None
     made = await insert_principal(
         session,
         id=client_id,
@@ -103,7 +110,7 @@ async def create_client(session: AsyncSession, caller: Caller, given: ClientCrea
     return _client(made, None if keys else secret)
 
 
-def _usable(jwks: PublicKeys) -> dict[str, Any]:
+def _usable(jwks: PublicKeys, pointer: str) -> dict[str, Any]:
     """Return keys as they are kept; 422 for one that cannot verify anything, or is too weak."""
     kept = jwks.model_dump(mode="json", exclude_none=True)
     for index, key in enumerate(kept["keys"]):
@@ -113,7 +120,7 @@ def _usable(jwks: PublicKeys) -> dict[str, Any]:
         except (JWKError, ValueError, KeyError):
             strong = False
         if not strong:
-            raise ValidationFailed(FieldError(f"/jwks/keys/{index}", "key_invalid"))
+            raise ValidationFailed(FieldError(f"{pointer}/keys/{index}", "key_invalid"))
     return kept
 
 
@@ -126,22 +133,40 @@ async def rotate_secret(session: AsyncSession, caller: Caller, client_id: UUID) 
 
     409 for one that signs with keys of its own.
     """
-    client = await session.scalar(
-        select(Principal)
-        .where(
-            Principal.id == client_id,
-            Principal.kind == PrincipalKind.client,
-            Principal.created_by == caller.id,
-        )
-        .with_for_update()
-    )
-    if client is None:
-        raise NotFound
+    client = await _own_client(session, caller, client_id)
     if client.public_jwks is not None:
         raise Conflict(FieldError("/jwks", "signs_with_keys"))
     secret = new_secret()
     client.secret_hash = await hash_secret(secret)
-    client.version += 1
-    client.updated_at = clock.now()
+    touch(client)
     await session.flush()
     return _client(client, secret)
+
+
+async def replace_keys(
+    session: AsyncSession, caller: Caller, client_id: UUID, jwks: PublicKeys
+) -> ClientRead:
+    """Give a client that the caller made these public keys; any others, or its secret, end."""
+    client = await _own_client(session, caller, client_id)
+    if client.public_jwks is None:
+        client.secret_hash = await hash_secret(new_secret())  # which nobody knows
+    client.public_jwks = _usable(jwks, "")
+    touch(client)
+    await session.flush()
+    return ClientRead(**client.model_dump(), client_id=client.login)
+
+
+async def _own_client(session: AsyncSession, caller: Caller, client_id: UUID) -> Principal:
+    """Return a client that the caller made, locked; any other is not found."""
+    client = await session.scalar(
+        locked(
+            select(Principal).where(
+                Principal.id == client_id,
+                Principal.kind == PrincipalKind.client,
+                Principal.created_by == caller.id,
+            )
+        )
+    )
+    if client is None:
+        raise NotFound
+    return client

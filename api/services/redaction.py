@@ -58,6 +58,10 @@ _EXTERNAL_IDS = text("""
 _SESSIONS = text("""
     delete from session where principal_id in (select id from principal where member_id = :member)
 """)
+_IDENTITIES = text("""
+    delete from external_identity
+    where principal_id in (select id from principal where member_id = :member)
+""")
 # Who took part in an event may be called by name, or by phone, in its note.
 _MENTIONS = text("""
     update support_event e set note = null, content_hash = null,
@@ -147,6 +151,7 @@ async def _redact_member(session: AsyncSession, member_id: UUID) -> None:
     of_account = col(Principal.member_id) == member_id, secret.is_distinct_from("")
     await _empty(session, Principal, *of_account, disabled_at=disabled)
     await session.execute(_SESSIONS, member)
+    await session.execute(_IDENTITIES, member)
 
 
 async def _redact_household(session: AsyncSession, household_id: UUID) -> None:

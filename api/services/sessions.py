@@ -39,9 +39,10 @@ _NAMED = text("""
 # Locks the account as it was when its secret was compared: a change of password or of the second
 # factor, which counts as a new version, ends all sessions, also those that begin meanwhile.
 _BEGIN = text("""
-    insert into session (id, principal_id, created_at, last_used_at, origin, next_hashes, otp_at)
+    insert into session (id, principal_id, created_at, last_used_at, origin, next_hashes, otp_at,
+                         identity_id)
     select :id, p.id, :now, :now, :origin, array[cast(:hash as bytea)],
-           cast(:otp_at as timestamptz)
+           cast(:otp_at as timestamptz), cast(:identity as uuid)
     from principal p
     where p.id = :principal and p.version = :version and p.disabled_at is null
     for share
@@ -118,11 +119,11 @@ async def sign_in(
     principal = await verified(session, PrincipalKind.user, attempt, password)
     if principal is None:
         raise InvalidCredentials
-    otp_at = await _second_factor(session, tokens, principal.id, otp, attempt)
+    otp_at = await second_factor(session, tokens, principal.id, otp, attempt)
     return await begin(session, tokens, principal, attempt, otp_at)
 
 
-async def _second_factor(
+async def second_factor(
     session: AsyncSession, tokens: Tokens, principal_id: UUID, otp: str | None, attempt: Attempt
 ) -> datetime | None:
     """Return when the second factor was proved; `None` while there is none to prove."""
@@ -145,8 +146,12 @@ async def begin(
     principal: Principal,
     attempt: Attempt,
     otp_at: datetime | None = None,
+    identity_id: UUID | None = None,
 ) -> TokenRead:
-    """Begin a session of a principal as it was read; 503 when it has changed since."""
+    """Begin a session of a principal as it was read; 503 when it has changed since.
+
+    One that begins with an identity elsewhere ends with it.
+    """
     await tokens.keep_up(session)
     now, session_id = clock.now(), ids.new_id()
     refresh_token, hashed = tokens.new_refresh_token(session_id)
@@ -158,6 +163,7 @@ async def begin(
         "origin": attempt.origin,
         "hash": hashed,
         "otp_at": otp_at,
+        "identity": identity_id,
     }
     await session.execute(_NAMED, {"request_id": session.info.get("request_id")})
     if await session.scalar(_BEGIN, begun) is None:

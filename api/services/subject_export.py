@@ -17,6 +17,7 @@ from api.models.consent_entries import ConsentEntry
 from api.models.data_subject_requests import DataSubjectRequest, SubjectExport
 from api.models.devices import Device
 from api.models.households import Household
+from api.models.identities import ExternalIdentity
 from api.models.members import Member, Membership
 from api.models.principals import Principal
 from api.models.support_events import SupportEvent
@@ -33,6 +34,7 @@ INTERNAL = {
     "public_jwks",
     "search",
     "secret_hash",
+    "subject_hash",
     "team_commune_key",
     "team_unit_key",
     "unit_key",
@@ -60,12 +62,19 @@ async def export(session: AsyncSession, caller: Caller, request_id: UUID) -> Sub
             support_events=await _events(session, caller, request),
             devices=await _rows(session, Device, _is(Device.member_id, member)),
             accounts=await _rows(session, Principal, _is(Principal.member_id, member)),
+            identities=await _rows(session, ExternalIdentity, _of_account(member)),
         )
 
 
 def _is(column: Any, person: UUID | None) -> ColumnElement[bool]:
     """Keep the rows of a person; none for nobody (`= null` would be `is null`)."""
     return false() if person is None else col(column) == person
+
+
+def _of_account(member_id: UUID | None) -> ColumnElement[bool]:
+    """Keep the identities elsewhere of a member's account."""
+    accounts = select(Principal.id).where(_is(Principal.member_id, member_id))
+    return col(ExternalIdentity.principal_id).in_(accounts)
 
 
 async def _events(

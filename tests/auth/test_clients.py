@@ -223,6 +223,44 @@ async def test_keys_that_cannot_serve_are_refused(country: Country) -> None:
         assert pointer in {error["pointer"] for error in response.json()["errors"]}, keys
 
 
+async def test_a_system_changes_its_keys(country: Country, client: httpx.AsyncClient) -> None:
+    admin, other = [await country.sign_in(Role.province_admin, at=LAO_CAI) for _ in range(2)]
+    (old, old_public), (new, new_public) = pair(), pair("RSA")
+    made = await make(admin, "clients", name="IOC", jwks={"keys": [old_public]})
+    first = System(client, made["client_id"], old)
+    second = System(client, made["client_id"], new, "RS256")
+    path = f"/v1/clients/{made['id']}/jwks"
+    replacing = {"keys": [old_public, new_public]}
+    assert (await other.put(path, json=replacing)).status_code == 404
+    assert (await second.asks(second.signed())).status_code == 401
+    both = await admin.put(path, json=replacing)
+    assert (both.status_code, both.headers["etag"]) == (200, '"2"'), both.text
+    assert (both.json()["client_id"], "client_secret" in both.json()) == (made["client_id"], False)
+    for system in (first, second):
+        assert (await system.asks(system.signed())).status_code == 200
+    weak = await admin.put(path, json={"keys": [new_public, {"kty": "EC"}]})
+    assert (weak.status_code, weak.json()["errors"][0]["pointer"]) == (422, "/keys/1")
+    assert (await admin.put(path, json={"keys": [new_public]})).status_code == 200
+    assert refusal(await first.asks(first.signed())) == (401, "invalid_client")
+    assert (await second.asks(second.signed())).status_code == 200
+
+
+async def test_a_system_changes_its_secret_for_keys(
+    country: Country, client: httpx.AsyncClient
+) -> None:
+    admin = await country.sign_in(Role.province_admin, at=LAO_CAI)
+    made = await make(admin, "clients", name="Cổng")
+    pem, public = pair()
+    system = System(client, made["client_id"], pem)
+    form = {"grant_type": "client_credentials", "client_id": made["client_id"]}
+    secret = form | {"client_secret": made["client_secret"]}
+    assert (await client.post("/oauth/token", data=secret)).status_code == 200
+    replaced = await admin.put(f"/v1/clients/{made['id']}/jwks", json={"keys": [public]})
+    assert replaced.status_code == 200
+    assert refusal(await client.post("/oauth/token", data=secret)) == (401, "invalid_client")
+    assert (await system.asks(system.signed())).status_code == 200
+
+
 async def test_the_metadata_name_the_way(client: httpx.AsyncClient) -> None:
     metadata = (await client.get("/.well-known/oauth-authorization-server")).json()
     assert "private_key_jwt" in metadata["token_endpoint_auth_methods_supported"]

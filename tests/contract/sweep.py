@@ -52,6 +52,7 @@ PARAMETERS: Final = {
     "entry_id": "audit-entries",
     "grant_id": "role-grants",
     "household_id": "households",
+    "identity_id": "identities",
     "indicator_id": "indicators",
     "member_id": "members",
     "service_type_id": "service-types",
@@ -130,8 +131,9 @@ NOT_AS_OWN: Final = {
     "delete_current_session",
     "confirm_totp",
     "disable_totp",
+    "create_my_identity",
 }
-"""Operations that would sign the caller out, who goes on, or need what only a phone shows."""
+"""Operations that would sign the caller out, or need what only a phone or an issuer shows."""
 
 BATCH: Final = {
     "households": ("households", "HouseholdCreate", "HouseholdUpdate"),
@@ -350,6 +352,20 @@ COLLECTIONS: Final = frozenset(
 """Collections of which every `Spot` (or the `World`) has rows."""
 
 
+async def identify(country: Country, principal_id: UUID) -> str:
+    """Link somebody to an identity elsewhere, as if an issuer had been asked; returns its id."""
+    identity = ids.new_id()
+    async with country.superuser.connect() as connection:
+        await connection.execute(
+            text("""
+                insert into external_identity (id, principal_id, issuer, subject_hash, created_at)
+                values (:id, :person, 'https://sso.example.vn', :hash, now())
+            """),
+            {"id": identity, "person": principal_id, "hash": identity.bytes},
+        )
+    return str(identity)
+
+
 @dataclass
 class Spot:
     """A commune with rows of every noun; its mark is in each text of theirs.
@@ -390,6 +406,7 @@ class Spot:
         person = await country.sign_in()
         user = str(person.principal_id)
         spot.ids |= {"clients": [], "users": [user], "usernames": [f"user.{user}"]}
+        spot.ids["identities"] = [await identify(country, person.principal_id)]
         spot.ids["communes"] = [str(commune)]
         return spot
 
@@ -568,6 +585,7 @@ class World:
                 await spot.add_client()
         member = UUID(own.ids["members"][0])
         caller = await country.sign_in(role, at=at, team=team, member=member)
+        own.ids["identities"] = [await identify(country, caller.principal_id)]
         caller.headers["X-Request-Id"] = "sweep"
         world = cls(country.app, role, caller, own, foreign, {}, "")
         for spot in (own, *foreign):
@@ -711,6 +729,14 @@ def _token(world: World) -> Json:
     }
 
 
+KEY: Final = {
+    "kty": "EC",
+    "crv": "P-256",
+    "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+    "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+}
+"""The public key of RFC 7517, appendix A.1."""
+
 BODIES: Final[dict[str, Callable[[World], Json]]] = {
     "AdminUnitCreate": _village,
     "AdminUnitUpdate": lambda _: {"name": "Thôn đổi tên"},
@@ -724,6 +750,7 @@ BODIES: Final[dict[str, Callable[[World], Json]]] = {
     "HouseholdCreate": _household,
     "HouseholdPut": _household,
     "HouseholdUpdate": lambda _: {"head_name": "Chủ hộ đổi tên"},
+    "IdTokenGiven": lambda _: {"id_token": "made.by.nobody"},
     "IndicatorCreate": _indicator,
     "IndicatorUpdate": lambda _: {"name_vi": "Đổi tên"},
     "MemberCreate": _member,
@@ -731,6 +758,7 @@ BODIES: Final[dict[str, Callable[[World], Json]]] = {
     "MemberUpdate": lambda _: {"occupation": "thợ rèn"},
     "MembershipPut": lambda _: {"joined_on": "2025-07-05"},
     "OtpGiven": lambda _: {"otp": "000000"},
+    "PublicKeys": lambda _: {"keys": [KEY]},
     "PasswordChange": lambda _: {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},
     "RoleGrantCreate": _grant,
     "ServiceTypeCreate": _service,
