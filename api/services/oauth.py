@@ -115,7 +115,7 @@ async def _asserting(
     try:
         subject = str(jwt.get_unverified_claims(assertion)["sub"])
         kid = jwt.get_unverified_header(assertion).get("kid")
-    except (JWTError, KeyError, TypeError):
+    except (JWTError, KeyError, TypeError, RecursionError):
         return None
     if not subject.isascii() or not subject.isprintable() or client_id not in {None, subject}:
         return None

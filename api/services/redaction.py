@@ -56,7 +56,10 @@ _EXTERNAL_IDS = text("""
     delete from external_id where resource = :resource and row_id = any(cast(:rows as uuid[]))
 """)
 _SESSIONS = text("""
-    delete from session where principal_id in (select id from principal where member_id = :member)
+    with account as (select id from principal where member_id = :member),
+         codes as (delete from recovery_code where principal_id in (select id from account)),
+         factor as (delete from totp where principal_id in (select id from account))
+    delete from session where principal_id in (select id from account)
 """)
 _IDENTITIES = text("""
     delete from external_identity

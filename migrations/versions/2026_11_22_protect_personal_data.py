@@ -113,7 +113,7 @@ grant update (note, lat, lon, beneficiary_hash, beneficiary_key, external_ids, c
 grant update (login, secret_hash, name, public_jwks, disabled_at, content_hash, version,
               updated_at) on principal to {SUBJECTS};
 grant select, update (name, deleted_at, content_hash, version, updated_at) on device to {SUBJECTS};
-grant select, delete on external_id, session to {SUBJECTS};
+grant select, delete on external_id, session, totp, recovery_code to {SUBJECTS};
 """
 
 _NAMED = "in (select {column} from data_subject_request where fulfilled_at is null)"

@@ -170,13 +170,14 @@ async def test_an_erased_person_is_not_found_in_a_dump_and_the_counts_stay(
     await lives.begin(portal)
     person = await lives.sign_in(client, username=ACCOUNT, password=PASSWORD)
     phone = await lives.sign_in(client, **await lives.new_phone())
+    assert (await client.post("/v1/me/totp", headers=person)).status_code < 300
     before = await totals(province)
     assert found(await dump(database)) >= {NAME, HEAD, PORTAL_ID, ACCOUNT, "thao seo chung"}
     assert IDENTIFIER not in await dump(database)
 
     member, household = {"member_id": lives.member["id"]}, {"household_id": lives.household["id"]}
-    for person in (member, household, {"identifier": IDENTIFIER}):
-        done = await erase(officer, person, note=f"{NAME}, {HEAD}: đến trực tiếp")
+    for named in (member, household, {"identifier": IDENTIFIER}):
+        done = await erase(officer, named, note=f"{NAME}, {HEAD}: đến trực tiếp")
         assert done["note"] is None
     assert found(await dump(database)) == set()
     assert await totals(province) == before
@@ -216,6 +217,8 @@ async def test_an_erased_person_is_not_found_in_a_dump_and_the_counts_stay(
             assert problem(again) == (409, "id_conflict")
     for bearer in (person, phone):
         assert (await client.get("/v1/me", headers=bearer)).status_code == 401
+    async with superuser.connect() as connection:
+        assert await connection.scalar(text("select count(*) from totp")) == 0
     for password in (PASSWORD, "nobody has this password", ""):
         for name in (ACCOUNT, f"erased.{await account_of(superuser, lives.member['id'])}"):
             entry = {"username": name, "password": password or "x"}
