@@ -3,20 +3,17 @@
 import asyncio
 import json
 import os
-import secrets
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import db, embedded
+from api.installation import check_settings, do, load_settings, open_database, secret_of, stop
 from api.settings import Settings, SettingsError
 
 app = typer.Typer(
@@ -26,70 +23,6 @@ keys = typer.Typer(no_args_is_help=True, help="The keys that sign tokens and has
 app.add_typer(keys, name="keys")
 audit = typer.Typer(no_args_is_help=True, help="The record of who did, or saw, what.")
 app.add_typer(audit, name="audit")
-EMBEDDED_SECRET = "secret_key"  # noqa: S105 - a file's name
-
-
-def _stop(message: str) -> NoReturn:
-    """End with one line that says what to do."""
-    typer.echo(f"noidai: {message}", err=True)
-    raise SystemExit(1)
-
-
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        name, *within = map(str, first["loc"])
-        place = "".join(f" {step}:" for step in within)
-        raise SettingsError(f"NOIDAI_{name.upper()}:{place} {first['msg']}") from error
-
-
-@contextmanager
-def _database(settings: Settings, *, serving: bool = False) -> Iterator[embedded.Urls]:
-    """Give the owner's and the service's URL: of the configured database, or of our own."""
-    if settings.database_url is not None:
-        owner = settings.database_owner_url or settings.database_url
-        yield embedded.Urls(owner=owner, app=settings.database_url)
-        return
-    with embedded.running(settings.data_dir, serving=serving) as urls:
-        yield urls
-
-
-def _check_settings(settings: Settings) -> None:
-    """Refuse to start without a secret that an operator chose, outside the embedded mode."""
-    if settings.secret_key is None and not settings.embedded:
-        raise SettingsError(
-            "NOIDAI_SECRET_KEY is missing: with NOIDAI_DATABASE_URL, give a secret of at least "
-            "32 characters and keep it (e.g. `openssl rand -hex 32`)"
-        )
-
-
-def _secret(settings: Settings) -> str:
-    """Return `NOIDAI_SECRET_KEY`, or the secret that the embedded mode keeps beside its data."""
-    if settings.secret_key is not None:
-        return settings.secret_key.get_secret_value()
-    path = settings.data_dir / EMBEDDED_SECRET
-    try:
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    except FileExistsError:
-        pass
-    return path.read_text().strip()
-
-
-def _do[T](app_url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """Return what `work` does in one transaction of its own, as the service."""
-
-    async def run() -> T:
-        engine = db.create_engine(app_url)
-        try:
-            async with db.transaction(engine) as session:
-                return await work(session)
-        finally:
-            await engine.dispose()
-
-    return asyncio.run(run())
 
 
 def _check_port(host: str, port: int) -> None:
@@ -100,7 +33,7 @@ def _check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror or str(error)
-            _stop(f"cannot listen on {host}:{port} ({reason}); choose another with --port")
+            stop(f"cannot listen on {host}:{port} ({reason}); choose another with --port")
 
 
 def _load_demo(settings: Settings, urls: embedded.Urls, **size: Any) -> None:
@@ -118,7 +51,7 @@ def _load_demo(settings: Settings, urls: embedded.Urls, **size: Any) -> None:
         def progress(step: str, done: float) -> None:
             bar.update(task, description=step, completed=done)
 
-        keys = Secrets(_secret(settings), settings.beneficiary_keys)
+        keys = Secrets(secret_of(settings), settings.beneficiary_keys)
         asyncio.run(load_demo(urls.app, keys, owner_url=urls.owner, progress=progress, **size))
 
 
@@ -142,15 +75,15 @@ def serve(
     """Run the service; without NOIDAI_DATABASE_URL on a PostgreSQL of its own."""
     import uvicorn
 
-    settings = _settings()
+    settings = load_settings()
     port = port or settings.port
-    _check_settings(settings)
+    check_settings(settings)
     _check_port(host, port)
-    with _database(settings, serving=True) as urls:
+    with open_database(settings, serving=True) as urls:
         if settings.embedded:
             asyncio.run(db.migrate(urls.owner))
         elif pending := asyncio.run(db.pending(urls.app)):
-            _stop(f"the database lacks {len(pending)} migration(s): run `noidai migrate` first")
+            stop(f"the database lacks {len(pending)} migration(s): run `noidai migrate` first")
         if demo and settings.embedded:
             from api.demo import is_empty
 
@@ -160,7 +93,7 @@ def serve(
         os.environ |= {
             "NOIDAI_PORT": str(port),
             "NOIDAI_APP_URL": urls.app,
-            "NOIDAI_APP_SECRET": _secret(settings),
+            "NOIDAI_APP_SECRET": secret_of(settings),
         }
         typer.echo(f"Nối Dài on http://{host}:{port} (docs at /docs)", err=True)
         uvicorn.run(
@@ -182,7 +115,9 @@ def service() -> Any:
     """Return the application for a worker process of `serve`, which set the environment."""
     from api.app import create_app
 
-    return create_app(_settings(), os.environ["NOIDAI_APP_URL"], os.environ["NOIDAI_APP_SECRET"])
+    return create_app(
+        load_settings(), os.environ["NOIDAI_APP_URL"], os.environ["NOIDAI_APP_SECRET"]
+    )
 
 
 @app.command()
@@ -190,8 +125,8 @@ def migrate(
     plan: Annotated[bool, typer.Option("--plan", help="Only list what would run")] = False,
 ) -> None:
     """Bring the database to the newest migration; one migrator at a time."""
-    settings = _settings()
-    with _database(settings) as urls:
+    settings = load_settings()
+    with open_database(settings) as urls:
         if plan:
             for revision in asyncio.run(db.pending(urls.owner)):
                 typer.echo(revision)
@@ -217,22 +152,22 @@ def bootstrap(
     from api.services.role_grants import bootstrap as make_first_admin
 
     if not password_stdin:
-        _stop("give the password on standard input, with --password-stdin")
-    settings = _settings()
+        stop("give the password on standard input, with --password-stdin")
+    settings = load_settings()
     try:
         name = TypeAdapter(Username).validate_python(username)
         password = TypeAdapter(Password).validate_python(sys.stdin.readline().rstrip("\r\n"))
     except ValidationError as error:
-        _stop(f"{error.title}: {error.errors()[0]['msg']}")
+        stop(f"{error.title}: {error.errors()[0]['msg']}")
     try:
         check_password(password, name, "/password")
     except ValidationFailed as refusal:
-        _stop(f"Password: {body_of(refusal, 'en', None)['errors'][0]['message']}")
+        stop(f"Password: {body_of(refusal, 'en', None)['errors'][0]['message']}")
 
-    with _database(settings) as urls:
+    with open_database(settings) as urls:
         asyncio.run(db.migrate(urls.owner))
-        if not _do(urls.app, lambda session: make_first_admin(session, name, password)):
-            _stop("there is a national_admin already (or the name is taken)")
+        if not do(urls.app, lambda session: make_first_admin(session, name, password)):
+            stop("there is a national_admin already (or the name is taken)")
     typer.echo(f"{name} is the first national_admin")
 
 
@@ -245,17 +180,17 @@ def demo(
     """Fill an empty embedded database with generated data, at the scale of Lào Cai in 2023."""
     from api.demo import DemoError, is_empty
 
-    settings = _settings()
+    settings = load_settings()
     if not settings.embedded:
-        _stop("demo data goes into the embedded database only: unset NOIDAI_DATABASE_URL")
-    with _database(settings) as urls:
+        stop("demo data goes into the embedded database only: unset NOIDAI_DATABASE_URL")
+    with open_database(settings) as urls:
         asyncio.run(db.migrate(urls.owner))
         if not asyncio.run(is_empty(urls.app)):
-            _stop("the database is not empty: give the demo its own NOIDAI_DATA_DIR")
+            stop("the database is not empty: give the demo its own NOIDAI_DATA_DIR")
         try:
             _load_demo(settings, urls, province=province, teams=teams, events=events)
         except DemoError as error:
-            _stop(str(error))
+            stop(str(error))
         _show_accounts(urls)
 
 
@@ -265,15 +200,15 @@ def rotate() -> None:
     from api.auth.secrets import Secrets
     from api.auth.tokens import Tokens
 
-    settings = _settings()
-    _check_settings(settings)
+    settings = load_settings()
+    check_settings(settings)
 
-    with _database(settings) as urls:
+    with open_database(settings) as urls:
         if settings.embedded:
             asyncio.run(db.migrate(urls.owner))
-        secret = Secrets(_secret(settings))
+        secret = Secrets(secret_of(settings))
         tokens = Tokens(settings.issuer, settings.access_token_minutes, secret)
-        kid = _do(urls.app, tokens.rotate)
+        kid = do(urls.app, tokens.rotate)
     typer.echo(f"{kid} signs from now on; running services follow within seconds")
 
 
@@ -283,8 +218,8 @@ def rehash() -> None:
     from api.auth.secrets import Secrets
     from api.services.hash_keys import rehash as wrap
 
-    settings = _settings()
-    _check_settings(settings)
+    settings = load_settings()
+    check_settings(settings)
 
     async def run(url: str, secret: str) -> int:
         engine = db.create_engine(url)
@@ -293,10 +228,10 @@ def rehash() -> None:
         finally:
             await engine.dispose()
 
-    with _database(settings) as urls:
+    with open_database(settings) as urls:
         if settings.embedded:
             asyncio.run(db.migrate(urls.owner))
-        rows = asyncio.run(run(urls.app, _secret(settings)))
+        rows = asyncio.run(run(urls.app, secret_of(settings)))
     typer.echo(f"{rows} hashes wrapped; run it again once no process without the new key is left")
 
 
@@ -307,10 +242,10 @@ def verify(
     """Compute the chain anew; exit 1, naming the seal, where anything was changed or is missing."""
     from api.services import audit_seals
 
-    with _database(_settings()) as urls:
-        verdict = _do(urls.app, lambda session: audit_seals.verify(session, root))
+    with open_database(load_settings()) as urls:
+        verdict = do(urls.app, lambda session: audit_seals.verify(session, root))
     if verdict.fault:
-        _stop(f"the audit does not hold: {verdict.fault}")
+        stop(f"the audit does not hold: {verdict.fault}")
     typer.echo(f"{verdict.seals} seals over {verdict.entries} entries hold; root {verdict.root}")
 
 
@@ -329,10 +264,10 @@ def main() -> None:
     try:
         app()
     except (SettingsError, embedded.EmbeddedError) as error:
-        _stop(str(error))
+        stop(str(error))
     except (SQLAlchemyError, OSError) as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-        _stop(f"the database cannot be used ({cause}); check NOIDAI_DATABASE_URL")
+        stop(f"the database cannot be used ({cause}); check NOIDAI_DATABASE_URL")
 
 
 if __name__ == "__main__":

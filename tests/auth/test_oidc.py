@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api import cli, clock
+from api import clock
 from api.app import create_app
 from api.auth import issuers
+from api.installation import load_settings
 from api.models.role_grants import Role
 from api.settings import Settings, SettingsError
 from tests.conftest import SECRET
@@ -760,7 +761,7 @@ def test_a_wrong_setting_is_said_in_one_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NOIDAI_OIDC_ISSUERS", given)
     with pytest.raises(SettingsError, match=r"^NOIDAI_OIDC_ISSUERS: .+$") as told:
-        cli._settings()
+        load_settings()
     assert "\n" not in str(told.value)
 
 
