@@ -64,6 +64,12 @@ class Formula:
     numerator: Measure
     denominator: Measure | None = None
     share: bool = False
+    people: bool = False
+    """Whether it counts people by age, households or beneficiaries: few are not shown to all."""
+    among: Measure | None = None
+    """What everybody may know that it is a part of: then a few others are as telling as a few."""
+    grows: Measure | None = None
+    """The same as a flow, where it only ever grows: then a few more are as telling as a few."""
 
     @property
     def measures(self) -> list[Measure]:
@@ -200,6 +206,7 @@ BENEFICIARIES = replace(
     EVENTS.only("e.beneficiary_hash is not null"), value=DISTINCT, thing="e.beneficiary_hash"
 )
 
+_REGISTERED_ON = "cast(h.created_at at time zone 'Asia/Ho_Chi_Minh' as date)"
 HOUSEHOLDS = Measure(
     "period p cross join household h",
     "h.unit_key",
@@ -222,17 +229,29 @@ HOUSEHOLDS_REACHED = Measure(
     dimensions=frozenset(By),
     elsewhere=True,
 )
-HOUSEHOLDS_EVER_REACHED = Measure(
-    f"""
+_EVER_REACHED = f"""
     (select e.household_id, min(e.occurred_on) as day from support_event e
      where e.household_id is not null and {_COUNTED} and {_HELPED}
      group by e.household_id) reached
-    join household h on h.id = reached.household_id
-    cross join period p
-    """,  # noqa: S608 - put together from constants
+"""  # noqa: S608 - put together from constants
+HOUSEHOLDS_EVER_REACHED = Measure(
+    f"{_EVER_REACHED} join household h on h.id = reached.household_id cross join period p",
     "h.unit_key",
     where=("h.deleted_at is null", "p.at >= reached.day"),
     elsewhere=True,
+)
+
+HOUSEHOLDS_BY_DAY = Measure(
+    "household h",
+    "h.unit_key",
+    day=_REGISTERED_ON,
+    where=("h.deleted_at is null", f"{_REGISTERED_ON} <= cast(:last as date)"),
+)
+HOUSEHOLDS_REACHED_BY_DAY = replace(
+    HOUSEHOLDS_EVER_REACHED,
+    facts=f"{_EVER_REACHED} join household h on h.id = reached.household_id",
+    day="reached.day",
+    where=("h.deleted_at is null", "reached.day <= cast(:last as date)"),
 )
 
 FORMULAS: Final = {
@@ -241,8 +260,8 @@ FORMULAS: Final = {
     "teams.zalo_share": _share(TEAMS.only("t.zalo_group_url is not null"), TEAMS),
     "teams.youth_core_share": _share(TEAMS_WITH_YOUTH_CORE, TEAMS),
     "members.active": Formula(MEMBERS),
-    "members.youth": Formula(MEMBERS_YOUNG),
-    "members.youth_share": _share(MEMBERS_YOUNG, MEMBERS),
+    "members.youth": Formula(MEMBERS_YOUNG, people=True, among=MEMBERS),
+    "members.youth_share": replace(_share(MEMBERS_YOUNG, MEMBERS), people=True, among=MEMBERS),
     "members.trained_share": _share(MEMBERS_TRAINED, MEMBERS),
     "villages.total": Formula(VILLAGES),
     "villages.covered": Formula(VILLAGES_COVERED),
@@ -259,10 +278,12 @@ FORMULAS: Final = {
     "events.quantity_verified": Formula(QUANTITY_VERIFIED),
     "events.verified_share": _share(EVENTS_VERIFIED, EVENTS),
     "events.completed_share": _share(EVENTS_COMPLETED, EVENTS),
-    "households.registered": Formula(HOUSEHOLDS),
-    "households.reached": Formula(HOUSEHOLDS_REACHED),
-    "households.reached_share": _share(HOUSEHOLDS_EVER_REACHED, None),
-    "beneficiaries.distinct": Formula(BENEFICIARIES),
+    "households.registered": Formula(HOUSEHOLDS, people=True, grows=HOUSEHOLDS_BY_DAY),
+    "households.reached": Formula(HOUSEHOLDS_REACHED, people=True),
+    "households.reached_share": replace(
+        _share(HOUSEHOLDS_EVER_REACHED, None), people=True, grows=HOUSEHOLDS_REACHED_BY_DAY
+    ),
+    "beneficiaries.distinct": Formula(BENEFICIARIES, people=True),
 }
 """Every computed indicator by its code."""
 

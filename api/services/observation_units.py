@@ -1,6 +1,6 @@
 """What observations are counted in: the root, the units below it, and their territory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -158,10 +158,18 @@ async def find_roots(
 
 async def _covers(session: AsyncSession, caller: Caller, root: Unit, today: date) -> bool:
     """Tell whether a root lies in the caller's reach, on its last day if it has ended."""
-    ((since, until),) = root.standing
-    asked = (root.id, max(since, min(today, until)))
-    place = (await find_places(session, [asked])).get(asked)
-    return isinstance(place, Place) and caller.reach(Permission.aggregates_read).covers(place)
+    (place,) = await find_sites(session, [root], today)
+    return place is not None and caller.reach(Permission.aggregates_read).covers(place)
+
+
+async def find_sites(
+    session: AsyncSession, roots: Sequence[Unit], today: date
+) -> list[Place | None]:
+    """Return where roots lie, each on its last day if it has ended."""
+    asked = [(r.id, max(since, min(today, until))) for r in roots for since, until in r.standing]
+    found = await find_places(session, asked)
+    places = (found.get(each) for each in asked)
+    return [place if isinstance(place, Place) else None for place in places]
 
 
 async def find_targets(session: AsyncSession, asked: Asked) -> list[Unit]:

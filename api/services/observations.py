@@ -28,9 +28,19 @@ from api.models.observations import (
     ObservationQuery,
 )
 from api.services import periods
+from api.services.masking import sees_all_people
 from api.services.measures import FORMULAS, Formula, Measure, counting
 from api.services.observation_cells import Counts, items_of
-from api.services.observation_units import Asked, find_roots, find_targets, find_territory
+from api.services.observation_land import find_land
+from api.services.observation_people import check_allowed, suppressed
+from api.services.observation_tables import Pages
+from api.services.observation_units import (
+    Asked,
+    find_roots,
+    find_sites,
+    find_targets,
+    find_territory,
+)
 
 MOST_CELLS: Final = 100_000
 FILTERS: Final = {"service_type": By.service_type, "channel": By.channel, "team_kind": By.kind}
@@ -59,7 +69,8 @@ async def observe(
     if len(indicators) * len(targets) * len(pieces) > MOST_CELLS:
         raise ResultTooLarge
     formulas = [FORMULAS[i.code] for i in indicators if i.code in FORMULAS]
-    await _enter(session, caller, asked, formulas)
+    pages = await _shield(session, caller, asked, formulas)
+    await _enter(session, caller, pages.widened(asked) if pages else asked, formulas)
     counted = {
         (measure, by): await _count(session, asked, measure, by)
         for measure, by in dict.fromkeys((m, asked.by(f)) for f in formulas for m in f.measures)
@@ -67,11 +78,15 @@ async def observe(
     items = [
         item for indicator in indicators for item in items_of(asked, indicator, targets, counted)
     ]
+    if pages:
+        people = {c: FORMULAS[c] for i in indicators if (c := i.code) in FORMULAS}
+        hidden = {c: await pages.find(f, asked.by(f)) for c, f in people.items() if f.people}
+        items = suppressed(items, hidden, asked, targets)
     verified_share = None
     if any(indicator.code.startswith("events.") for indicator in indicators):
         verified_share = await _verified_share(session, asked)
     versions = {indicator.code: indicator.definition_version for indicator in indicators}
-    content = [query.boundary, versions, verified_share, str(min(today, whole.last))]
+    content = [query.boundary, versions, verified_share, str(min(today, whole.last)), bool(pages)]
     meta = ObservationMeta(
         data_version=_digest(_ITEMS.dump_json(items), content),
         computed_at=clock.now(),
@@ -144,6 +159,21 @@ _STRANGE_TEAMS = text("""
         where e.occurred_on between cast(:first as date) and cast(:last as date)
           and not exists (select from team t where t.id = e.team_id))
 """)
+
+
+async def _shield(
+    session: AsyncSession, caller: Caller, asked: Asked, formulas: Sequence[Formula]
+) -> Pages | None:
+    """Return what hides small counts of people from whoever may not read them; else `None`."""
+    if not any(formula.people for formula in formulas):
+        return None
+    if caller.has(Permission.people_read):
+        sites = await find_sites(session, asked.roots, asked.today)
+        if sees_all_people(caller, sites):
+            return None
+    check_allowed(asked, [name for name in FILTERS if getattr(asked.query, name)])
+    land = await find_land(session, caller, asked.roots)
+    return Pages(session, _count, replace(asked, roots=land.provinces), land, asked.roots)
 
 
 async def _enter(

@@ -58,14 +58,14 @@ def _read(text: str) -> Period:
     if slash:
         return Period(text, _day(first), _day(last))
     if match := _YEAR.fullmatch(text):
-        return _piece(date(int(match[1]), 1, 1), Every.year)
+        return piece_of(date(int(match[1]), 1, 1), Every.year)
     if match := _QUARTER.fullmatch(text):
-        return _piece(date(int(match[1]), 3 * int(match[2]) - 2, 1), Every.quarter)
+        return piece_of(date(int(match[1]), 3 * int(match[2]) - 2, 1), Every.quarter)
     if match := _MONTH.fullmatch(text):
-        return _piece(date(int(match[1]), int(match[2]), 1), Every.month)
+        return piece_of(date(int(match[1]), int(match[2]), 1), Every.month)
     if match := _WEEK.fullmatch(text):
-        return _piece(date.fromisocalendar(int(match[1]), int(match[2]), 1), Every.week)
-    return _piece(_day(text), Every.day)
+        return piece_of(date.fromisocalendar(int(match[1]), int(match[2]), 1), Every.week)
+    return piece_of(_day(text), Every.day)
 
 
 def _day(text: str) -> date:
@@ -75,7 +75,7 @@ def _day(text: str) -> date:
     return date(*map(int, match.groups()))
 
 
-def _piece(day: date, every: Every) -> Period:
+def piece_of(day: date, every: Every) -> Period:
     """Return the whole day, week, month, quarter or year that a day lies in."""
     match every:
         case Every.day:
@@ -97,10 +97,15 @@ def _months(label: str, year: int, first: int, last: int) -> Period:
     return Period(label, date(year, first, 1), date(year, last, monthrange(year, last)[1]))
 
 
+def cut(whole: Period, every: Every) -> list[Period]:
+    """Cut a period into pieces: in order, without gaps, the first and the last clipped to it."""
+    return list(_cut(whole, every))
+
+
 def _cut(whole: Period, every: Every) -> Iterator[Period]:
     day = whole.first
     while day <= whole.last:
-        piece = _piece(day, every)
+        piece = piece_of(day, every)
         first, last = max(piece.first, whole.first), min(piece.last, whole.last)
         clipped = (first, last) != (piece.first, piece.last)
         yield Period(f"{first}/{last}" if clipped else piece.label, first, last)

@@ -1,0 +1,146 @@
+"""People measures for readers without personal rights: what they may ask, and what they see.
+
+What is hidden is the same in every answer, see `observation_tables`. A stock is hidden as in the
+month at whose end it is taken; all else wherever it is hidden in one of the months, so that a
+quarter does not give its months away.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from api.errors import FieldError, ValidationFailed
+from api.models.observations import Boundary, Every, Observation, ObservationStatus
+from api.models.types import Level
+from api.services import periods
+from api.services.disclosure import LEAST, Pattern
+from api.services.measures import Formula
+from api.services.observation_land import Land
+from api.services.observation_units import Asked, Unit
+from api.services.periods import Period
+
+_OFFICIAL: Final = {Level.nation, Level.province, Level.district, Level.commune}
+_CALENDAR: Final = (Every.month, Every.quarter, Every.year)
+
+
+def check_allowed(asked: Asked, filters: Collection[str]) -> None:
+    """Refuse (422) what cannot be protected: each such question is a table of its own.
+
+    `people_unit` below communes, `people_period` for anything but calendar months, quarters and
+    years that have ended, `people_filter` for filters: only the parts of `by` are told apart.
+    """
+    faults = [FieldError(f"/query/{name}", "people_filter") for name in filters]
+    if asked.level and asked.level not in _OFFICIAL:
+        faults.append(FieldError("/query/level", "people_unit"))
+    if any(root.level not in _OFFICIAL for root in asked.roots):
+        faults.append(FieldError("/query/unit_id", "people_unit"))
+    if not all(_is_calendar(p) and p.last < asked.today for p in asked.pieces):
+        faults.append(FieldError("/query/period", "people_period"))
+    if faults:
+        raise ValidationFailed(*faults)
+
+
+def _is_calendar(piece: Period) -> bool:
+    days = (piece.first, piece.last)
+    wholes = (periods.piece_of(piece.first, every) for every in _CALENDAR)
+    return any(days == (whole.first, whole.last) for whole in wholes)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What is hidden of one indicator, with its split if there is one."""
+
+    land: Land
+    roots: Sequence[Unit]
+    formula: Formula
+    patterns: Mapping[str, Pattern]
+    """By month; what lies before all of them is hidden."""
+
+    def hides(self, boundary: str, unit: Unit | None, piece: Period) -> bool:
+        """Tell whether a unit's cell is hidden in any of the months that it rests on."""
+        return any(
+            month.label not in self.patterns
+            or self._hides(self.patterns[month.label], boundary, unit, month)
+            for month in months_of(piece, self.formula)
+        )
+
+    def _hides(self, pattern: Pattern, boundary: str, unit: Unit | None, month: Period) -> bool:
+        land = self.land
+        if unit is None:
+            everywhere = any(root.level is Level.nation for root in self.roots)
+            roots = {(boundary, -root.key) for root in self.roots}
+            return any(c[1] < 0 and (everywhere or c in roots) for c in pattern.cells)
+        if unit.level is Level.nation:
+            return boundary in pattern.nations
+        grows = self.formula.grows is not None
+        if unit.level is Level.province:
+            ended = grows and not land.stands(unit.key)
+            return ended or (boundary, unit.key) in pattern.families
+        communes = [unit.key]
+        if unit.level is Level.district:
+            communes = land.communes_in(unit.key, month.last)
+        recorded = boundary == Boundary.as_recorded.value
+        if recorded and grows and any(self._differs(key, month) for key in communes):
+            return True
+        return any((boundary, key) in pattern.cells for key in communes)
+
+    def _differs(self, commune: int, month: Period) -> bool:
+        """Tell whether growth, which is followed in today's tree, is another in the month's."""
+        province = self.land.province_of(commune, month.last)
+        return province is not None and self.land.has_changed(province, month)
+
+
+def months_of(piece: Period, formula: Formula) -> list[Period]:
+    """Return the months whose patterns a period follows."""
+    months = periods.cut(piece, Every.month)
+    stock = formula.among is not None or formula.grows is not None
+    return months[-1:] if stock else months
+
+
+def suppressed(
+    items: Sequence[Observation],
+    hidden: Mapping[str, Hidden],
+    asked: Asked,
+    targets: Sequence[Unit],
+) -> list[Observation]:
+    """Return the items with what is hidden left out; a split is hidden as a whole, in one item."""
+    units = {unit.id: unit for unit in targets}
+    pieces = {piece.label: piece for piece in asked.pieces}
+    boundary = asked.query.boundary.value
+    answer: list[Observation] = []
+    for (code, label, unit_id), group in groupby(
+        items, lambda item: (item.indicator, item.period, item.unit_id)
+    ):
+        cells = list(group)
+        found = hidden.get(code)
+        unit = units[unit_id] if unit_id else None
+        if found is None or not _is_hidden(found, cells, boundary, unit, pieces[label]):
+            answer += cells
+            continue
+        nothing = dict.fromkeys(
+            ("value", "numerator", "denominator", "service_type", "channel", "outcome", "kind")
+        )
+        status = {"status": ObservationStatus.suppressed}
+        answer.append(cells[0].model_copy(update=nothing | status))
+    return answer
+
+
+def _is_hidden(
+    found: Hidden,
+    cells: Sequence[Observation],
+    boundary: str,
+    unit: Unit | None,
+    piece: Period,
+) -> bool:
+    if all(cell.value is None and cell.numerator is None for cell in cells):
+        return False
+    for cell in cells:
+        number = cell.value if cell.numerator is None else cell.numerator
+        others = (cell.denominator or 0) - (number or 0)
+        if 0 < (number or 0) < LEAST or (cell.numerator is not None and 0 < others < LEAST):
+            return True
+    empty = not any(cell.value or cell.numerator or cell.denominator for cell in cells)
+    if empty and found.formula.among is None:
+        return False
+    return found.hides(boundary, unit, piece)
