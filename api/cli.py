@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -192,6 +193,40 @@ def demo(
         except DemoError as error:
             stop(str(error))
         _show_accounts(urls)
+
+
+@app.command()
+def reorganise(
+    file: Annotated[Path, typer.Argument(help="JSON, as POST /v1/reorganisations takes it")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would do")] = False,
+) -> None:
+    """Apply a reorganisation of units, all or nothing; print what became of it."""
+    from api.errors import Refusal
+    from api.models.reorganisations import ReorganisationCreate
+    from api.problems import body_of, from_validation
+    from api.services.reorganisations import reorganise_as_operator
+
+    def refuse(refusal: Refusal) -> NoReturn:
+        said = body_of(refusal, "en", None)
+        faults = [f"{e['pointer']} {e['message']} {e['params']}" for e in said["errors"]]
+        stop(f"{said['title']}: {'; '.join(faults)}")
+
+    try:
+        given = ReorganisationCreate.model_validate_json(file.read_bytes())
+    except OSError as error:
+        stop(f"{file} cannot be read: {error.strerror}")
+    except ValidationError as error:
+        refuse(from_validation([e | {"loc": ("body", *e["loc"])} for e in error.errors()]))
+    given.dry_run = given.dry_run or dry_run
+    settings = load_settings()
+    with open_database(settings) as urls:
+        if settings.embedded:
+            asyncio.run(db.migrate(urls.owner))
+        try:
+            done = do(urls.app, lambda session: reorganise_as_operator(session, given))
+        except Refusal as refusal:
+            refuse(refusal)
+    typer.echo(done.model_dump_json(indent=2))
 
 
 @keys.command()

@@ -171,6 +171,7 @@ _PASSING = {
 }
 _CONNECTION = "08"
 _KNOWN: Mapping[str, type[Refusal]] = {
+    "23503": errors.Conflict,  # foreign_key_violation: what it refers to has just gone, or is used
     "23505": errors.Conflict,  # unique_violation: somebody was faster
     "23P01": errors.Conflict,  # exclusion_violation
     "42501": errors.NotFound,  # row-level security: out of scope

@@ -171,6 +171,24 @@ def test_a_second_serve_on_one_folder_is_refused_and_commands_attach(
     assert is_one_line(known, "national_admin")
 
 
+def test_a_reorganisation_is_applied_from_a_file(demo: Served, data: Path, tmp_path: Path) -> None:
+    assert demo.port
+    commune = str(official_unit_id("commune", "00070", "2025-07-01"))
+    paper = {"number": "1/NQ", "issued_on": "2026-01-15", "issuer": "UBTVQH"}
+    change = {"kind": "rename", "unit_id": commune, "name": "Phường Đổi Tên"}
+    body = {"effective_on": "2026-03-01", "document": paper, "changes": [change]}
+    file = tmp_path / "reorganisation.json"
+    file.write_text(json.dumps(body))
+    told = noidai(data, "reorganise", str(file), "--dry-run")
+    assert json.loads(told.stdout)["conflicts"] == [], told.stderr
+    done = noidai(data, "reorganise", str(file))
+    assert json.loads(done.stdout)["version"] == 1, done.stderr
+    assert is_one_line(noidai(data, "reorganise", str(file)), "/document", "already")
+    file.write_text(json.dumps(body | {"changes": []}))
+    assert is_one_line(noidai(data, "reorganise", str(file)), "/changes")
+    assert is_one_line(noidai(data, "reorganise", str(tmp_path / "none")), "cannot be read")
+
+
 def test_a_port_in_use_is_said_in_one_line(demo: Served, tmp_path: Path) -> None:
     assert is_one_line(noidai(tmp_path, "serve", "--port", str(demo.port)), "--port")
 

@@ -153,6 +153,7 @@ IndicatorWriter = Annotated[Caller, Depends(require(Permission.indicators_write)
 MemberReader = Annotated[Caller, Depends(require(Permission.members_read))]
 MemberWriter = Annotated[Caller, Depends(require(Permission.members_write))]
 PrincipalWriter = Annotated[Caller, Depends(require(Permission.principals_write))]
+Reorganiser = Annotated[Caller, Depends(require(Permission.reorganise_villages))]
 SubjectWriter = Annotated[Caller, Depends(require(Permission.subjects_write))]
 TeamReader = Annotated[Caller, Depends(require(Permission.teams_read))]
 TeamWriter = Annotated[Caller, Depends(require(Permission.teams_write))]

@@ -28,6 +28,8 @@ class Permission(StrEnum):
     own_people_read = "own_people_read"
     people_read = "people_read"
     principals_write = "principals_write"
+    reorganise = "reorganise"
+    reorganise_villages = "reorganise_villages"
     subjects_write = "subjects_write"
     team_link_write = "team_link_write"
     teams_read = "teams_read"
@@ -48,12 +50,15 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.catalogue_write,
             P.indicators_write,
             P.principals_write,
+            P.reorganise,
+            P.reorganise_villages,
         }
     ),
     Role.province_admin: frozenset(
         _READS
         | {
             P.villages_write,
+            P.reorganise_villages,
             P.catalogue_extend,
             P.glass_break,
             P.batch_write,
@@ -133,7 +138,15 @@ FACT_READS: Final = _READS - {P.aggregates_read}
 """What totals are counted from: reading totals is not reading these rows."""
 
 CHANGES_RIGHTS: Final = frozenset(
-    {P.open, P.principals_write, P.devices_write, P.teams_write, P.villages_write, P.members_write}
+    {
+        P.open,
+        P.principals_write,
+        P.devices_write,
+        P.teams_write,
+        P.villages_write,
+        P.reorganise_villages,
+        P.members_write,
+    }
 )
 """What is done under these may change who reaches what: grants, sessions, the tree."""
 

@@ -24,6 +24,7 @@ from api.models.admin_units import AdminUnit, AdminUnitCreate, AdminUnitRead, Ad
 from api.models.types import Level
 from api.services.admin_units import get_unit
 from api.services.places import place
+from api.services.tree import share_tree
 from api.services.writing import changed_values, check_version, touch
 
 _INSERT_STATES = text("""
@@ -56,6 +57,7 @@ async def create_village(
         raise ValidationFailed(FieldError("/level", "enum", {"expected": "village"}))
     if given.valid_to and given.valid_to < given.valid_from:
         raise ValidationFailed(FieldError("/valid_to", "end_before_start"))
+    await share_tree(session)
     above = await place(session, given.parent_id, given.valid_from, {Level.commune}, "/parent_id")
     if not caller.reach(Permission.villages_write).covers(above):
         raise not_found_at("/parent_id")
@@ -108,6 +110,7 @@ async def _village_to_change(
     session: AsyncSession, caller: Caller, unit_id: UUID, expected: int
 ) -> tuple[AdminUnit, AdminUnitRead]:
     """Lock a village of the caller's own scope; 404 unknown, 403 elsewhere, 412 stale."""
+    await share_tree(session)
     unit = await session.scalar(
         select(AdminUnit).where(col(AdminUnit.id) == unit_id).with_for_update()
     )

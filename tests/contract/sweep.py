@@ -55,6 +55,7 @@ PARAMETERS: Final = {
     "identity_id": "identities",
     "indicator_id": "indicators",
     "member_id": "members",
+    "reorganisation_id": "reorganisations",
     "service_type_id": "service-types",
     "support_event_id": "support-events",
     "team_id": "teams",
@@ -64,14 +65,19 @@ PARAMETERS: Final = {
 
 REFERENCES: Final = {
     "actor_id": "principals",
+    "from_id": "admin-units",
+    "from_ids": "admin-units",
     "household_id": "households",
     "member_id": "members",
     "member_ids": "members",
     "parent_id": "communes",
     "principal_id": "principals",
     "row_id": "teams",
+    "successor_id": "admin-units",
     "team_id": "teams",
     "unit_id": "admin-units",
+    "unit_ids": "admin-units",
+    "village_ids": "admin-units",
     "within": "admin-units",
     "Body_create_access_token.client_id": "clients",
     "SessionCreate.username": "usernames",
@@ -85,8 +91,10 @@ NO_REFERENCES: Final = {
     "action",
     "device_id",
     "category",
+    "NewUnit.id",  # what a document calls its own new units
     "code",
     "cursor",
+    "document_number",
     "indicator",
     "not_reached_by",
     "parent_code",
@@ -97,7 +105,7 @@ NO_REFERENCES: Final = {
 }
 """Texts that name nothing of anybody's: catalogue codes (open to all), the client's own labels."""
 
-OPEN: Final = {"admin-units", "communes", "service-types", "indicators"}
+OPEN: Final = {"admin-units", "communes", "service-types", "indicators", "reorganisations"}
 """Collections that every signed-in caller reads whole; only writing has a scope."""
 
 OPEN_REFERENCES: Final = {
@@ -306,6 +314,8 @@ class Document:
                 reference = option.get("$ref", reference)
             here = (*steps, name)
             noun = REFERENCES.get(f"{schema}.{name}") or REFERENCES.get(name)
+            if f"{schema}.{name}" in NO_REFERENCES:
+                continue
             if name in NAMES | {"id"}:
                 yield Reference(here, name, many)
             elif noun:
@@ -342,6 +352,7 @@ COLLECTIONS: Final = frozenset(
         "households",
         "indicators",
         "members",
+        "reorganisations",
         "role-grants",
         "service-types",
         "support-events",
@@ -443,6 +454,9 @@ class Spot:
             if path == "teams":
                 continue
             await self._delete(path)
+        nation = await country.sign_in(Role.national_admin)
+        made = await make(nation, "reorganisations", **_document(self, crc32(self.mark.encode())))
+        self.ids["reorganisations"] = [made["id"]]
         auditor = await country.sign_in(Role.auditor, at=self.commune)
         written = await auditor.get("/v1/audit-entries", params={"row_id": self.ids["teams"]})
         self.ids["audit-entries"] = [entry["id"] for entry in written.json()["items"]]
@@ -646,6 +660,19 @@ class World:
         return [secret for spot in self.foreign for secret in spot.secrets]
 
 
+def _document(spot: Spot, number: int) -> Json:
+    village = {"level": "village", "name": f"Thôn số {number}", "type": "thôn"}
+    return {
+        "effective_on": "2026-03-01",
+        "document": {"number": f"{number}/NQ", "issued_on": "2026-01-01", "issuer": "HĐND"},
+        "changes": [{"kind": "create", "unit": village | {"parent_id": str(spot.commune)}}],
+    }
+
+
+def _reorganisation(world: World) -> Json:
+    return _document(world.own, world.fresh())
+
+
 def _village(world: World) -> Json:
     return {
         "level": "village",
@@ -760,6 +787,8 @@ BODIES: Final[dict[str, Callable[[World], Json]]] = {
     "OtpGiven": lambda _: {"otp": "000000"},
     "PublicKeys": lambda _: {"keys": [KEY]},
     "PasswordChange": lambda _: {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},
+    "ReorganisationCreate": _reorganisation,
+    "ReorganisationRevert": lambda _: {"reason": "Nhầm"},
     "RoleGrantCreate": _grant,
     "ServiceTypeCreate": _service,
     "ServiceTypeUpdate": lambda _: {"name_vi": "Đổi tên"},
@@ -779,8 +808,8 @@ def with_value(body: Json, reference: Reference, value: Any) -> Json:
     """Return the body with one reference replaced."""
     changed = copy.deepcopy(body)
     here: Any = changed
-    for step in reference.steps[:-1]:
-        here = here[0] if step == "[]" else here.setdefault(step, {})
+    for step, inner in zip(reference.steps[:-1], reference.steps[1:], strict=True):
+        here = here[0] if step == "[]" else here.setdefault(step, [{}] if inner == "[]" else {})
     here[reference.name] = [value] if reference.many else value
     return changed
 

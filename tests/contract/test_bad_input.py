@@ -109,11 +109,17 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
     device = await make(client, "devices", member_id=place.leader["id"])
     indicators = (await client.get("/v1/indicators")).json()["items"]
     glass = {"unit_id": str(MUONG_KHUONG), "reason": "Xác minh"}
+    reorganised = {
+        "effective_on": "2026-03-01",
+        "document": {"number": "1/NQ", "issued_on": "2026-01-01", "issuer": "HĐND"},
+        "changes": [{"kind": "rename", "unit_id": str(MUONG_KHUONG), "name": "Xã Đổi Tên"}],
+    }
     subject = {"person": {"member_id": place.leader["id"]}, "kind": "access"}
     entries = (await client.get("/v1/audit-entries")).json()["items"]
     ids = {
         "break_glass_id": (await make(client, "break-glass", **glass))["id"],
         "data_subject_request_id": (await make(client, "data-subject-requests", **subject))["id"],
+        "reorganisation_id": (await make(client, "reorganisations", **reorganised))["id"],
         "unit_id": place.village["id"],
         "team_id": place.team["id"],
         "member_id": place.leader["id"],
