@@ -37,35 +37,6 @@ def _check_port(host: str, port: int) -> None:
             stop(f"cannot listen on {host}:{port} ({reason}); choose another with --port")
 
 
-def _load_demo(settings: Settings, urls: embedded.Urls, **size: Any) -> None:
-    """Fill the empty database, with a progress bar."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from api.auth.secrets import Secrets
-    from api.demo import load_demo
-
-    columns = TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("demo", total=1.0)
-
-        def progress(step: str, done: float) -> None:
-            bar.update(task, description=step, completed=done)
-
-        keys = Secrets(secret_of(settings), settings.beneficiary_keys)
-        asyncio.run(load_demo(urls.app, keys, owner_url=urls.owner, progress=progress, **size))
-
-
-def _show_accounts(urls: embedded.Urls) -> None:
-    """Print the demo's accounts, one a role."""
-    from api.demo import PASSWORD, list_accounts
-
-    if accounts := asyncio.run(list_accounts(urls.app)):
-        typer.echo(f"Generated demo data; the password of each account is {PASSWORD}", err=True)
-        for account in accounts:
-            typer.echo(f"  {account.username:<24}{account.place}", err=True)
-
-
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
@@ -87,10 +58,11 @@ def serve(
             stop(f"the database lacks {len(pending)} migration(s): run `noidai migrate` first")
         if demo and settings.embedded:
             from api.demo import is_empty
+            from api.demo.console import load, show_accounts
 
             if asyncio.run(is_empty(urls.app)):
-                _load_demo(settings, urls)
-            _show_accounts(urls)
+                load(urls, secret_of(settings), settings.beneficiary_keys)
+            show_accounts(urls)
         os.environ |= {
             "NOIDAI_PORT": str(port),
             "NOIDAI_APP_URL": urls.app,
@@ -180,6 +152,7 @@ def demo(
 ) -> None:
     """Fill an empty embedded database with generated data, at the scale of Lào Cai in 2023."""
     from api.demo import DemoError, is_empty
+    from api.demo.console import load, show_accounts
 
     settings = load_settings()
     if not settings.embedded:
@@ -189,10 +162,11 @@ def demo(
         if not asyncio.run(is_empty(urls.app)):
             stop("the database is not empty: give the demo its own NOIDAI_DATA_DIR")
         try:
-            _load_demo(settings, urls, province=province, teams=teams, events=events)
+            size = {"province": province, "teams": teams, "events": events}
+            load(urls, secret_of(settings), settings.beneficiary_keys, **size)
         except DemoError as error:
             stop(str(error))
-        _show_accounts(urls)
+        show_accounts(urls)
 
 
 @app.command()

@@ -32,7 +32,7 @@ with entered as materialized (
 """Opens every hot statement; its first two parameters are `Caller.scopes` and `.context`."""
 
 CHANNEL = "noidai_changes"
-"""What the database announces: the id of a principal that changed, or nothing for everything."""
+"""What the database announces: `principal:{id}` or `member:{id}`, or nothing for everything."""
 BEAT = 1.0
 TRUSTED = 3.0
 """Seconds for which silence means that nothing changed; every `BEAT` the line is tried."""

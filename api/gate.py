@@ -117,6 +117,8 @@ class Gate:
             async with asyncio.timeout(self.seconds) as timer:
 
                 async def begin(message: Message) -> None:
+                    if timer.expired():  # too late: it is being refused
+                        return
                     timer.reschedule(None)  # what has begun may take its time: a stream
                     await send(message)
 

@@ -4,10 +4,8 @@ Teams, members and households are written one by one, each under a savepoint; ne
 one set (`event_intake`). Items run in the order of what they refer to.
 """
 
-import re
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from asyncpg import PostgresError
@@ -26,7 +24,6 @@ from api.errors import (
     InsufficientRole,
     MethodNotAllowed,
     PreconditionFailed,
-    PreconditionRequired,
     Refusal,
     Unavailable,
     ValidationFailed,
@@ -42,10 +39,10 @@ from api.models.batch import (
 )
 from api.models.support_events import SupportEventCreate
 from api.models.types import Creation, Input, Output
-from api.problems import body_of, from_database, from_validation, pointer_of, sqlstate_of
+from api.problems import body_of, from_database, from_validation, sqlstate_of
 from api.services import event_intake
+from api.services.batch_items import conflicts_of, references, version_of
 from api.services.batch_nouns import NOUNS, Noun
-from api.services.writing import ANY_VERSION
 
 ORDER_SENT = ("households", "members", "teams", "support_events")
 ORDER_DONE = ("teams", "members", "households", "support_events")
@@ -137,7 +134,7 @@ class Batch:
         if not self.caller.has(noun.changing if updates else noun.writing):
             raise InsufficientRole
         creates = item.op is Operation.create
-        if self.lacking & (_references(item.data) | (set() if creates else {item.id})):
+        if self.lacking & (references(item.data) | (set() if creates else {item.id})):
             raise Deferred
         if item.op is Operation.delete:
             return None
@@ -156,14 +153,14 @@ class Batch:
         if isinstance(body, Creation):
             made, is_new = await noun.create(self.session, self.caller, body)
             return _made(made.version, is_new)
-        expected = _version(item.if_match)
+        expected = version_of(item.if_match)
         if body is None:
             return await self._delete(noun, item.id, expected)
         try:
             resource = await noun.update(self.session, self.caller, item.id, expected, body)
         except PreconditionFailed as stale:
             present: Output = stale.members["current"]
-            conflicts = _conflicts(body, present)
+            conflicts = conflicts_of(body, present)
             if conflicts:
                 stale.members["conflicts"] = conflicts
                 raise
@@ -188,49 +185,6 @@ class Batch:
 
 def _made(version: int, is_new: bool) -> tuple[BatchOutcome, int]:
     return (BatchOutcome.created if is_new else BatchOutcome.unchanged), version
-
-
-def _references(data: dict[str, Any]) -> set[UUID]:
-    """Return the ids that an item's body refers to, as far as they can be read."""
-    found = [data.get("team_id"), data.get("household_id")]
-    for name in ("member_ids", "memberships"):
-        values = data.get(name)
-        found += values if isinstance(values, list) else ()
-    found = [value.get("team_id") if isinstance(value, dict) else value for value in found]
-    ids = set()
-    for value in found:
-        with suppress(ValueError):
-            ids |= {UUID(value)} if isinstance(value, str) else set()
-    return ids
-
-
-def _version(if_match: str | None) -> int:
-    if if_match is None:
-        raise PreconditionRequired
-    if if_match == "*":
-        return ANY_VERSION
-    match = re.fullmatch(r'"([0-9]{1,9})"', if_match)
-    if match is None:
-        raise ValidationFailed(FieldError("/if_match", "version_invalid"))
-    return int(match[1])
-
-
-def _conflicts(change: Input, current: Output) -> list[FieldConflict]:
-    """Return the fields of a change that differ from the present row."""
-    now = current.model_dump(mode="json")
-    sent = change.model_dump(mode="json", exclude_unset=True)
-    return [
-        FieldConflict(pointer=pointer_of([name]), yours=value, current=now.get(name))
-        for name, value in sent.items()
-        if not _same(now.get(name), value)
-    ]
-
-
-def _same(present: Any, given: Any) -> bool:
-    """Tell whether a merge patch (RFC 7396) leaves a field as it is."""
-    if isinstance(present, dict) and isinstance(given, dict):
-        return all(_same(present.get(name), value) for name, value in given.items())
-    return bool(present == given)
 
 
 async def run_batch(

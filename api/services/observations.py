@@ -28,8 +28,9 @@ from api.models.observations import (
     ObservationQuery,
 )
 from api.services import periods
+from api.services.counting import counting
 from api.services.masking import sees_all_people
-from api.services.measures import FORMULAS, Formula, Measure, counting
+from api.services.measures import FORMULAS, Formula, Measure
 from api.services.observation_cells import Counts, items_of
 from api.services.observation_land import find_land
 from api.services.observation_people import check_allowed, suppressed

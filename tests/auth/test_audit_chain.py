@@ -57,7 +57,7 @@ async def verdict(engine: AsyncEngine, root: str | None = None) -> Verdict:
 
 async def counted(superuser: AsyncEngine, condition: str = "true") -> int:
     async with superuser.connect() as connection:
-        query = text(f"select count(*) from audit_entry where {condition}")  # noqa: S608
+        query = text(f"select count(*) from audit_entry where {condition}")
         return int(await connection.scalar(query) or 0)
 
 
@@ -158,14 +158,14 @@ async def test_a_rolled_back_write_leaves_no_gap(
 Deed = Callable[[AsyncEngine], Awaitable[None]]
 ONE = "(select id from audit_entry where xid < :until order by xid, id offset 5 limit 1)"
 DEEDS = {
-    "a byte is changed": f"update audit_entry set action = 'creatf' where id = {ONE}",  # noqa: S608
-    "a moment is changed": f"update audit_entry set at = at + interval '1 us' where id = {ONE}",  # noqa: S608
-    "a value is unmasked": f"update audit_entry set after = '{{}}' where id = {ONE}",  # noqa: S608
-    "an entry is taken out": f"delete from audit_entry where id = {ONE}",  # noqa: S608
+    "a byte is changed": f"update audit_entry set action = 'creatf' where id = {ONE}",
+    "a moment is changed": f"update audit_entry set at = at + interval '1 us' where id = {ONE}",
+    "a value is unmasked": f"update audit_entry set after = '{{}}' where id = {ONE}",
+    "an entry is taken out": f"delete from audit_entry where id = {ONE}",
     "an entry is slipped in": (
         "insert into audit_entry (action, resource, xid) values ('read', 'teams', :until - 1)"
     ),
-    "an entry is moved on": f"update audit_entry set xid = :until + 1000000 where id = {ONE}",  # noqa: S608
+    "an entry is moved on": f"update audit_entry set xid = :until + 1000000 where id = {ONE}",
     "a root is changed": "update audit_seal set root = sha256(root) where number = 2",
     "a count is changed": "update audit_seal set entries = entries + 1 where number = 2",
     "a seal is taken out": "delete from audit_seal where number = 2",
@@ -190,7 +190,7 @@ async def test_what_is_done_to_the_past_is_found(
             select number from audit_seal
             join audit_entry e on e.xid >= from_xid and e.xid < to_xid
             where e.id = {ONE}
-        """)  # noqa: S608
+        """)
         number = await connection.scalar(holding, {"until": until})
     given = {"until": until} if ":until" in DEEDS[deed] else {}
     statement = DEEDS[deed].replace(":until", "cast(:until as bigint)")
@@ -214,7 +214,7 @@ async def test_a_chain_that_was_cut_off_shows_by_a_root_noted_elsewhere(
     kept = found[1]
     given = {"kept": kept.seals}
     beyond = "(select to_xid from audit_seal where number = :kept)"
-    gone = f"delete from audit_entry where xid >= {beyond}"  # noqa: S608
+    gone = f"delete from audit_entry where xid >= {beyond}"
     await behind_the_triggers(superuser, gone, **given)
     await behind_the_triggers(superuser, "delete from audit_seal where number > :kept", **given)
     assert (await verdict(service)).fault is None  # of itself it holds

@@ -110,8 +110,7 @@ async def written(superuser: AsyncEngine) -> list[Any]:
     tables = ("session", "external_identity", "used_id_token", "sign_in_failure", "principal")
     async with superuser.connect() as connection:
         counted = " union all ".join(
-            f"select '{name}', count(*), max(xmin::text::bigint) from {name}"  # noqa: S608
-            for name in tables
+            f"select '{name}', count(*), max(xmin::text::bigint) from {name}" for name in tables
         )
         return [tuple(row) for row in await connection.execute(text(counted))]
 
@@ -412,7 +411,7 @@ async def test_who_somebody_is_elsewhere_is_not_kept(
     assert citizen not in json.dumps(user) + me.text + caplog.text
     async with superuser.connect() as connection:
         for table in ("external_identity", "used_id_token", "session", "principal"):
-            whole = f"select string_agg(t::text, '') from {table} t"  # noqa: S608
+            whole = f"select string_agg(t::text, '') from {table} t"
             rows = await connection.scalar(text(whole))
             assert citizen not in rows
             assert citizen.encode().hex() not in rows
@@ -773,7 +772,7 @@ def test_settings_of_issuers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     (issuer,) = Settings().oidc_issuers
     assert (issuer.audience, issuer.algorithms) == ("noidai", ("RS256", "ES256"))
     with pytest.raises(ValidationError):
-        issuer.audience = "another"  # type: ignore[misc]
+        issuer.audience = "another"  # type: ignore[misc]  # frozen: that is tried
     for here in ("http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"):
         monkeypatch.setenv(
             "NOIDAI_OIDC_ISSUERS", json.dumps([{"issuer": here, "audience": "noidai"}])

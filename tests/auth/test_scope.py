@@ -108,7 +108,7 @@ async def test_without_a_scope_the_database_shows_nothing(lao_cai: Province, dat
             "role_grant",
             "device",
         ):
-            counted = text(f"select count(*) from {table}")  # noqa: S608 - a table's name
+            counted = text(f"select count(*) from {table}")
             assert await connection.scalar(counted) == 0, table
         bypasses = "select rolsuper or rolbypassrls from pg_roles where rolname = current_user"
         assert await connection.scalar(text(bypasses)) is False

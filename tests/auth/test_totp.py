@@ -186,7 +186,7 @@ async def test_nothing_of_it_is_kept_readable(
     who = await Enrolled.found(country, client)
     async with superuser.connect() as connection:
         kept = [
-            str(list(await connection.execute(text(f"select t::text from {table} t"))))  # noqa: S608
+            str(list(await connection.execute(text(f"select t::text from {table} t"))))
             for table in ("totp", "recovery_code")
         ]
         sealed = await connection.scalar(text("select secret from totp"))

@@ -52,7 +52,7 @@ VALUES = "1, now(), now(), 'submitted', '{}'"
 ONE = f"""
     insert into floor_event ({", ".join(NAMES)}, {RECORD})
     values ({", ".join(f"${n}" for n in range(1, len(NAMES) + 1))}, {VALUES})
-"""  # noqa: S608 - constants
+"""
 # unnest would flatten an array of arrays: members travel as text
 ARRAYS = (
     f"${n}::{'text' if kind == 'uuid[]' else kind}[]" for n, kind in enumerate(TYPES, start=1)
@@ -61,8 +61,8 @@ MANY = f"""
     insert into floor_event ({", ".join(NAMES)}, {RECORD})
     select {", ".join(f"{n}::{kind}" for n, kind in zip(NAMES, TYPES, strict=True))}, {VALUES}
     from unnest({", ".join(ARRAYS)}) as given ({", ".join(NAMES)})
-"""  # noqa: S608 - constants
-READ = f"select {', '.join(NAMES)}, version, created_at, status from support_event"  # noqa: S608
+"""
+READ = f"select {', '.join(NAMES)}, version, created_at, status from support_event"
 NEWEST = READ + " where {column} = $1 order by occurred_at desc, id desc limit 50"
 BY_MONTH = """
     select commune_key, date_trunc('month', occurred_on)::date as month, count(*) as value

@@ -1255,7 +1255,7 @@ async def foreign_rows(superuser: AsyncEngine, world: World) -> dict[str, Any]:
             rows = text(f"""
                 select count(*), md5(string_agg(t::text, '|' order by t::text)) from {table} t
                 where t::text ~ :tokens
-            """)  # noqa: S608 - a table's name
+            """)
             found = await connection.execute(rows, {"tokens": "|".join(tokens) or "^$"})
             sums[table] = tuple(found.one())
     return sums

@@ -163,8 +163,7 @@ async def _written(superuser: AsyncEngine) -> dict[str, tuple[int, int]]:
     async with superuser.connect() as connection:
         names = sorted(await connection.scalars(text(tables)))
         states = " union all ".join(
-            f"select '{name}', count(*), max(xmin::text::bigint) from {name}"  # noqa: S608
-            for name in names
+            f"select '{name}', count(*), max(xmin::text::bigint) from {name}" for name in names
         )
         return {name: (rows, last) for name, rows, last in await connection.execute(text(states))}
 
