@@ -187,6 +187,32 @@ async def test_whoever_holds_every_half_of_a_split_commune_holds_it(country: Cou
     assert (await both.get(f"/v1/teams/{team['id']}")).status_code == 200
 
 
+async def test_whoever_holds_every_part_of_a_half_that_was_split_again_holds_it(
+    country: Country,
+) -> None:
+    split = ids.official_unit_id("commune", "00007")
+    one, other = (ids.official_unit_id("commune", c, "2025-07-01") for c in ("00008", "00025"))
+    ha_noi = await country.sign_in(Role.province_admin, at=HA_NOI)
+    body = {"unit_id": str(split), "kind": "community_team", "founded_on": "2023-01-01"}
+    team = await make(ha_noi, "teams", name="Tổ cũ", **body)
+    nation = await country.sign_in(Role.national_admin, at=NATION)
+    parts = [
+        {"unit": {"level": "commune", "name": name, "type": "phường", "code": code,
+                  "parent_id": str(HA_NOI)}, "village_ids": []}
+        for name, code in (("Đông", "99001"), ("Tây", "99002"))
+    ]  # fmt: skip
+    change = {"kind": "split", "from_id": str(one), "into": parts}
+    paper = {"number": "1/NQ", "issued_on": "2026-01-01", "issuer": "Quốc hội"}
+    made = await make(
+        nation, "reorganisations", effective_on="2026-02-01", document=paper, changes=[change]
+    )
+    holder = await country.sign_in(Role.commune_admin, at=other)
+    for part in made["unit_ids"]:
+        assert (await holder.get(f"/v1/teams/{team['id']}")).status_code == 404
+        await country.grant(holder.principal_id, Role.commune_admin, UUID(part))
+    assert (await holder.get(f"/v1/teams/{team['id']}")).status_code == 200
+
+
 @pytest.mark.parametrize("role", list(Role))
 async def test_each_role_opens_only_its_own_doors(role: Role, lao_cai: Province) -> None:
     place = lao_cai.muong_khuong

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -269,6 +269,17 @@ async def shown(engine: AsyncEngine, person: UUID) -> tuple[Caller, dict[Permiss
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(situation=situations())
+@example(  # a village that neither half was given, and somebody who holds both
+    situation=(
+        World(
+            old={1: 0, 2: 0, 3: 1, 7: 1},
+            new={8: 0, 10: 8, 11: 8},
+            became={3: {10}, 7: {10, 11}},
+            village={12: (7, None)},
+        ),
+        [Given(Role.commune_admin, unit, holds=True) for unit in (3, 11)],
+    )
+)
 async def test_the_service_shows_what_the_model_says(
     database: str, superuser: AsyncEngine, situation: tuple[World, list[Given]]
 ) -> None:
