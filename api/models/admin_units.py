@@ -125,6 +125,24 @@ class AdminUnitUpdate(Input):
     lon: Longitude | None = None
 
 
+class MatchKind(StrEnum):
+    """By which name a search found a unit. Open: others may come."""
+
+    name = "name"
+    former_name = "former_name"
+    predecessor = "predecessor"
+
+
+class NameMatch(SQLModel):
+    """Why a search found a unit: by its own name, a former one, or that of a unit it came from."""
+
+    kind: MatchKind
+    name: str = Field(description="The name that was found, as it was written")
+    code: str | None
+    unit_id: UUID = Field(description="Whose name it is or was; a predecessor's id, or its own")
+    until: date | None = Field(description="The last day of that name; null while it holds")
+
+
 class AdminUnitRead(Output):
     """A unit as it is on the day asked (or was on its last)."""
 
@@ -137,6 +155,9 @@ class AdminUnitRead(Output):
     valid_to: date | None
     lat: float | None
     lon: float | None
+    match: NameMatch | None = Field(
+        default=None, description="Why `q` found it, in the list; null when nothing was searched"
+    )
 
 
 class AdminUnitPage(Page[AdminUnitRead]):
@@ -144,8 +165,12 @@ class AdminUnitPage(Page[AdminUnitRead]):
 
 
 class UnitSort(StrEnum):
-    """Orders of the list of units: names sort without their accents."""
+    """Orders of units: the best match of `q` first, or names, sorted without their accents.
 
+    Without `q`, `relevance` is the order of names.
+    """
+
+    relevance = "relevance"
     name = "name"
     name_desc = "-name"
 
@@ -166,10 +191,13 @@ class AdminUnitQuery(PageQuery):
         default_factory=list, max_length=100, description="The whole subtree, the unit included"
     )
     q: Name | None = Field(
-        default=None, description="Part of a name, accents aside; an old name finds the successor"
+        default=None,
+        description="A name, or the beginning of any of its words; accents, case and small typos "
+        "aside, with or without the word for its kind. An old name finds what became of the unit. "
+        "In the order of `relevance` the 500 best, else all",
     )
     at: Day | None = Field(default=None, description="Default: today in Asia/Ho_Chi_Minh")
-    sort: UnitSort = UnitSort.name
+    sort: UnitSort = UnitSort.relevance
 
 
 class UnitReference(SQLModel):

@@ -5,7 +5,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, literal, or_, select
+from sqlalchemy import Row, Select, Subquery, and_, func, literal, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -21,6 +21,7 @@ from api.models.admin_units import (
     AdminUnitRead,
     AdminUnitState,
     Lineage,
+    NameMatch,
     Placement,
     UnitBecame,
     UnitReference,
@@ -28,7 +29,7 @@ from api.models.admin_units import (
     UnitSuccession,
 )
 from api.pagination import Order, paginate
-from api.services.searching import contains
+from api.services import unit_names
 
 MOST_POINTS = 20_000
 """Units on one map: all official ones of two days, or the villages of several provinces."""
@@ -54,36 +55,25 @@ def _read(rows: Sequence[Row[Any]]) -> list[AdminUnitRead]:
             name=row.AdminUnitState.name,
             type=row.AdminUnitState.type,
             parent_id=row.parent_id,
+            match=_match(row),
         )
         for row in rows
     ]
+
+
+def _match(row: Row[Any]) -> NameMatch | None:
+    given = row._mapping  # noqa: SLF001 - a row's public name for its columns
+    if "match_kind" not in given:
+        return None
+    return NameMatch(**{name: given[f"match_{name}"] for name in NameMatch.model_fields})
 
 
 def _keys(unit_ids: Sequence[UUID]) -> Select[*tuple[Any, ...]]:
     return select(col(AdminUnit.key)).where(col(AdminUnit.id).in_(unit_ids))
 
 
-def _named(q: str, day: date) -> ColumnElement[bool]:
-    """Match a part of a name, accents aside: the present name, or a former one's successor."""
-    named = select(col(State.unit_key)).where(contains(col(State.search), q)).cte("named")
-    whole = (
-        select(col(Placement.ancestor_key))
-        .join(named, named.c.unit_key == col(Placement.unit_key))
-        .join(AdminUnit, col(AdminUnit.key) == named.c.unit_key)
-        .where(col(Placement.level) == col(AdminUnit.level), col(Placement.during).contains(day))
-    )
-    split = select(col(UnitSuccession.successor_key)).join(
-        named, named.c.unit_key == col(UnitSuccession.predecessor_key)
-    )
-    return or_(
-        col(AdminUnit.key).in_(select(named.c.unit_key)),
-        col(AdminUnit.key).in_(whole),
-        col(AdminUnit.key).in_(split),
-    )
-
-
 def _asked(query: AdminUnitQuery) -> Select[*tuple[Any, ...]]:
-    """Select the units that stood on the day asked, by its filters."""
+    """Select the units that stood on the day asked, by its filters but `q`."""
     day = query.at or clock.today()
     statement = _units().where(col(State.during).contains(day))
     if query.code:
@@ -98,15 +88,36 @@ def _asked(query: AdminUnitQuery) -> Select[*tuple[Any, ...]]:
             col(Placement.during).contains(day),
         )
         statement = statement.where(col(AdminUnit.key).in_(below))
-    if query.q:
-        statement = statement.where(_named(query.q, day))
     return statement
+
+
+def _called(
+    query: AdminUnitQuery, *, similar: bool, bounded: bool
+) -> tuple[Select[*tuple[Any, ...]], Subquery]:
+    """Select the units that `q` finds, with why, and what orders them by relevance."""
+    day = query.at or clock.today()
+    found = unit_names.find(query, day, similar=similar, bounded=bounded)
+    why = (found.c[name].label(f"match_{name}") for name in NameMatch.model_fields)
+    return _units().join(found, found.c.key == col(AdminUnit.key)).where(
+        col(State.during).contains(day)
+    ).add_columns(*why), found
 
 
 async def list_units(session: AsyncSession, caller: Caller, query: AdminUnitQuery) -> AdminUnitPage:
     """Return a page of the units that stood on the day asked; open to every signed-in caller."""
-    order = Order(col(State.search), col(AdminUnit.id), query.sort is UnitSort.name_desc)
-    page = await paginate(session, caller.cursors, query, _asked(query), order, _read)
+    by_name = Order(col(State.search), col(AdminUnit.id), query.sort is UnitSort.name_desc)
+    if query.q is None:
+        page = await paginate(session, caller.cursors, query, _asked(query), by_name, _read)
+        return AdminUnitPage(**dict(page))
+    best_first = query.sort is UnitSort.relevance
+    for similar in (False, True):
+        if similar:
+            await unit_names.forgive(session, query.q)
+        statement, found = _called(query, similar=similar, bounded=best_first)
+        order = Order(found.c.rank, found.c.id) if best_first else by_name
+        page = await paginate(session, caller.cursors, query, statement, order, _read)
+        if page.items:
+            break
     return AdminUnitPage(**dict(page))
 
 
@@ -115,12 +126,13 @@ async def list_points(session: AsyncSession, query: AdminUnitQuery) -> list[Admi
 
     422 `result_too_large` for more than `MOST_POINTS`.
     """
-    located = _asked(query).where(col(AdminUnit.lat).is_not(None), col(AdminUnit.lon).is_not(None))
+    units = _called(query, similar=False, bounded=False)[0] if query.q else _asked(query)
+    located = units.where(col(AdminUnit.lat).is_not(None), col(AdminUnit.lon).is_not(None))
     ordered = located.order_by(col(State.search), col(AdminUnit.id)).limit(MOST_POINTS + 1)
-    units = _read((await session.execute(ordered)).all())
-    if len(units) > MOST_POINTS:
+    points = _read((await session.execute(ordered)).all())
+    if len(points) > MOST_POINTS:
         raise ResultTooLarge
-    return units
+    return points
 
 
 async def get_units(
