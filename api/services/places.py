@@ -70,7 +70,15 @@ _PLACES = (
 _SUCCESSORS = """
     select old.id as predecessor, u.id as unit_id, s.code, s.name
     from admin_unit old
-    join unit_succession x on x.predecessor_key = old.key
+    cross join lateral (
+        select successor_key, happened_on, extent from unit_succession
+        where predecessor_key = old.key
+        union all  -- a district went where its communes went (as in `unit_became`, but by index)
+        select distinct x.successor_key, x.happened_on, 'part'
+        from admin_unit_state c
+        join unit_succession x on x.predecessor_key = c.unit_key and c.during @> x.happened_on - 1
+        where old.level = 'district' and c.parent_key = old.key
+    ) x
     join admin_unit u on u.key = x.successor_key
     join admin_unit_state s on s.unit_key = u.key and s.during @> x.happened_on
     where old.id = any ($1::uuid[])

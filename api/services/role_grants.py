@@ -67,22 +67,39 @@ async def _check_team(session: AsyncSession, caller: Caller, given: RoleGrantCre
     if (given.role in TEAM_ROLES) != (given.team_id is not None):
         code = "missing" if given.team_id is None else "read_only"
         raise ValidationFailed(FieldError("/team_id", code))
-    if given.team_id is None:
-        return
-    team = await session.scalar(
+    if given.team_id is not None and await _team_of(session, caller, given) is None:
+        raise not_found_at("/team_id")
+
+
+async def _team_of(session: AsyncSession, caller: Caller, given: RoleGrantCreate) -> Team | None:
+    """Return the team that a grant names, in the unit that it names."""
+    found: Team | None = await session.scalar(
         visible(Team, caller, Permission.teams_read).where(
             col(Team.id) == given.team_id, col(Team.unit_id) == given.unit_id
         )
     )
-    if team is None:
-        raise not_found_at("/team_id")
+    return found
+
+
+async def _day(session: AsyncSession, caller: Caller, given: RoleGrantCreate) -> date:
+    """Return the day on which a grant's unit must stand: its first, today if that has been.
+
+    A team's unit stood when the team was founded: teams outlive their units.
+    """
+    if given.role in TEAM_ROLES and (team := await _team_of(session, caller, given)):
+        return team.founded_on
+    return max(clock.today(), given.valid_from or date.min)
 
 
 async def create_grant(
     session: AsyncSession, caller: Caller, given: RoleGrantCreate
 ) -> tuple[RoleGrantRead, bool]:
-    """Give a role. 403 for a role that the caller may not give anywhere, 422 for the rest."""
-    where = await place(session, given.unit_id, clock.today(), set(Level))
+    """Give a role. 403 for a role that the caller may not give anywhere, 422 for the rest.
+
+    409 `unit_dissolved` for a unit that ends before the grant begins.
+    """
+    day = await _day(session, caller, given)
+    where = await place(session, given.unit_id, day, set(Level))
     grantors = await _grantors(session, caller, given.role, where)
     if not grantors:
         raise not_found_at("/unit_id")
