@@ -5,13 +5,14 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
 from sqlmodel import Field, SQLModel
 
 from api.models.service_types import ServiceCode
 from api.models.support_events import Channel
 from api.models.teams import TeamKind
-from api.models.types import Level, Name, Query
+from api.models.types import EARLIEST, LATEST, Level, Name, Query
 
 Number = Annotated[int | float, WithJsonSchema({"type": "number"})]
 """Counts are whole, shares are not; both are one JSON type."""
@@ -37,10 +38,31 @@ class Every(StrEnum):
 
 
 class Boundary(StrEnum):
-    """The tree that facts are added up in: today's, or the one of each fact's own day."""
+    """The tree that facts are added up in, where it is no day's: today's, or each fact's own."""
 
     current = "current"
     as_recorded = "as_recorded"
+
+
+def _named_or_a_day(value: str) -> str:
+    """Refuse what looks like a date and is none, or an absurd one."""
+    if value in set(Boundary):
+        return value
+    try:
+        day = date.fromisoformat(value)
+    except ValueError as error:
+        raise PydanticCustomError("date_invalid", "no such day") from error
+    if not EARLIEST <= day <= LATEST:
+        raise PydanticCustomError("date_out_of_range", "absurd date")
+    return value
+
+
+BoundaryOrDay = Annotated[
+    str,
+    StringConstraints(pattern=r"^(current|as_recorded|[0-9]{4}-[0-9]{2}-[0-9]{2})$", max_length=11),
+    AfterValidator(_named_or_a_day),
+]
+"""One type for both, since the public document knows no unions."""
 
 
 class ObservationFormat(StrEnum):
@@ -81,7 +103,13 @@ class ObservationQuery(Query):
         description="2023, 2023-Q1, 2023-03, 2023-W10, 2023-03-26 or 2023-01-01/2023-03-31"
     )
     every: Every | None = Field(default=None, description="Cut the period into a series")
-    boundary: Boundary = Boundary.current
+    boundary: BoundaryOrDay = Field(
+        default=Boundary.current.value,
+        description="The tree to add up in: `current` (today's), `as_recorded` (each fact in that"
+        " of its own day, stocks in that of the period's last day), or everything in that of a day,"
+        " past or to come",
+        schema_extra={"examples": ["current", "as_recorded", "2025-06-30"]},
+    )
     format: ObservationFormat | None = Field(
         default=None, description="Default: by `Accept`, else JSON"
     )
@@ -112,7 +140,7 @@ class ObservationMeta(SQLModel):
     data_version: str = Field(description="Changes when any figure does; opaque")
     computed_at: datetime
     complete_through: date = Field(description="The last day that the figures take in")
-    boundary: Boundary
+    boundary: str = Field(description="As asked for: `current`, `as_recorded` or a date")
     definition_versions: dict[str, int]
     verified_share: float | None = Field(
         description="Verified ÷ counted events of root and period, 0-100; null without events.*"

@@ -150,7 +150,9 @@ class RecordQuery(PageQuery):
     """The filters that lists of placed rows share."""
 
     unit_id: list[UUID] = Field(
-        default_factory=list, max_length=100, description="The whole subtree as it stands today"
+        default_factory=list,
+        max_length=100,
+        description="The whole subtree as it stands today, of a retired unit as on its last day",
     )
     external_id: list[QualifiedId] = Field(
         default_factory=list, max_length=100, description="`system:id`"

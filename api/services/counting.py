@@ -42,17 +42,30 @@ _BELOW_ROOTS = """
         where not isempty(days))
 """
 
+_ALL_IN_THE_NATION = """
+            union all
+            select unit_key, 'nation', cast(:nation as integer), daterange(null, null) from unit
+"""
+
 
 def counting(
-    measure: Measure, by: By | None, filters: Mapping[By, str], *, current: bool, below: bool
+    measure: Measure,
+    by: By | None,
+    filters: Mapping[By, str],
+    *,
+    dated: bool,
+    below: bool,
+    everywhere: bool,
 ) -> TextClause:
     """Return the statement that counts a measure for every target and period at once.
 
     Rows are (target, n, part, value): the key of the target unit, `None` where the tree does not
     tell; the number of the period, from 1; the part of `by`. `filters` maps dimensions to the
-    array parameters that they must be in. `current` places all facts in the tree of `:today`.
+    array parameters that they must be in. `dated` places all facts in the tree of `:tree_day`.
     The targets are the units `:roots` (of the levels `:root_levels`) or, `below`, those of
-    `:level` in them. `:ats` and `:trees` are the days of stocks, one each for every period.
+    `:level` in them. `everywhere`, `:nation` is one of the roots, which everything lies in at all
+    times, also a unit that was founded on nothing later. `:ats` and `:trees` are the days of
+    stocks, one each for every period.
 
     The facts are gathered first, on their own: mixed with the placements, whose numbers the
     planner cannot guess, it chooses nested loops that take seconds.
@@ -61,7 +74,7 @@ def counting(
     n, day = "p.n", "p.tree"
     if measure.day:
         n = f"width_bucket({measure.day}, cast(:firsts as date[]))"
-        day = "cast(:today as date)" if current else measure.day
+        day = "cast(:tree_day as date)" if dated else measure.day
     distinct = measure.value == DISTINCT
     return text(f"""
         with period as (
@@ -83,7 +96,8 @@ def counting(
         ), placed as (
             select unit_key, level, ancestor_key, during
             from placement join unit using (unit_key)
-            {"where during @> cast(:today as date)" if current else ""}
+            {"where during @> cast(:tree_day as date)" if dated else ""}
+            {_ALL_IN_THE_NATION if everywhere else ""}
         ), {_BELOW_ROOTS if below else _AT_ROOTS}
         select place.target, f.n, f.part,
                {"count(distinct f.thing)" if distinct else "sum(f.thing)::bigint"} as value

@@ -28,9 +28,12 @@ def check_allowed(asked: Asked, filters: Collection[str]) -> None:
     """Refuse (422) what cannot be protected: each such question is a table of its own.
 
     `people_unit` below communes, `people_period` for anything but calendar months, quarters and
-    years that have ended, `people_filter` for filters: only the parts of `by` are told apart.
+    years that have ended, `people_filter` for filters and for a boundary of a day: only the parts
+    of `by` and the two named boundaries are told apart.
     """
     faults = [FieldError(f"/query/{name}", "people_filter") for name in filters]
+    if asked.query.boundary not in set(Boundary):
+        faults.append(FieldError("/query/boundary", "people_filter"))
     if asked.level and asked.level not in _OFFICIAL:
         faults.append(FieldError("/query/level", "people_unit"))
     if any(root.level not in _OFFICIAL for root in asked.roots):
@@ -107,7 +110,7 @@ def suppressed(
     """Return the items with what is hidden left out; a split is hidden as a whole, in one item."""
     units = {unit.id: unit for unit in targets}
     pieces = {piece.label: piece for piece in asked.pieces}
-    boundary = asked.query.boundary.value
+    boundary = asked.query.boundary
     answer: list[Observation] = []
     for (code, label, unit_id), group in groupby(
         items, lambda item: (item.indicator, item.period, item.unit_id)

@@ -79,7 +79,7 @@ class Pages:
         return Hidden(self.land, self.roots, formula, found)
 
     def _over(self, months: Sequence[Period], boundary: Boundary, level: Level | None) -> Asked:
-        query = self.asked.query.model_copy(update={"boundary": boundary})
+        query = self.asked.query.model_copy(update={"boundary": boundary.value})
         whole = Period("", months[0].first, months[-1].last)
         return replace(self.asked, query=query, whole=whole, pieces=tuple(months), level=level)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
@@ -55,10 +56,16 @@ class Asked:
     services: Mapping[str, str]
     """Services that the filter lets through (all without one) -> their unit of count."""
 
-    @property
-    def current(self) -> bool:
-        """Whether everything is placed in today's tree."""
-        return self.query.boundary is Boundary.current
+    @cached_property
+    def tree_day(self) -> date | None:
+        """The day in whose tree everything is placed; `None`: each fact in that of its own."""
+        match self.query.boundary:
+            case Boundary.current:
+                return self.today
+            case Boundary.as_recorded:
+                return None
+            case day:
+                return date.fromisoformat(day)
 
     @property
     def begun(self) -> list[Period]:
@@ -71,11 +78,11 @@ class Asked:
 
     def tree(self, piece: Period) -> date:
         """Return the day of the tree in which stocks are placed."""
-        return self.today if self.current else self.at(piece)
+        return self.tree_day or self.at(piece)
 
     def window(self, piece: Period, formula: Formula | None = None) -> tuple[date, date]:
         """Return the days on one of which a unit has to stand to be counted in."""
-        if self.current or (formula and formula.numerator.day is None):
+        if self.tree_day or (formula and formula.numerator.day is None):
             return self.tree(piece), self.tree(piece)
         return piece.first, piece.last
 

@@ -1,8 +1,9 @@
 """Observations: indicators counted straight from the facts, in the dated tree of units.
 
-A fact belongs to the unit of a level in which `placement` puts it on a day: today under the
-boundary `current`; under `as_recorded` its own day or, for stocks, the period's last day (today,
-if the period runs). Inside the root, but not placed at the level asked for: unallocated.
+A fact belongs to the unit of a level in which `placement` puts it on a day: the one that the
+boundary names, today under `current`; under `as_recorded` its own day or, for stocks, the period's
+last day (today, if the period runs). Inside the root, but not placed at the level asked for:
+unallocated.
 """
 
 import hashlib
@@ -27,6 +28,7 @@ from api.models.observations import (
     ObservationMeta,
     ObservationQuery,
 )
+from api.models.types import Level
 from api.services import periods
 from api.services.counting import counting
 from api.services.masking import sees_all_people
@@ -217,18 +219,21 @@ async def _count(session: AsyncSession, asked: Asked, measure: Measure, by: By |
         for name in FILTERS
         if getattr(query, name)
     }
+    nations = [root.key for root in asked.roots if root.level is Level.nation]
     statement = counting(
         measure,
         by,
         {FILTERS[name]: name for name in filters},
-        current=asked.current,
+        dated=asked.tree_day is not None,
         below=asked.level is not None,
+        everywhere=bool(nations),
     )
     parameters = filters | {
         "roots": [root.key for root in asked.roots],
         "root_levels": sorted({root.level for root in asked.roots}),
         "level": asked.level,
-        "today": asked.today,
+        "tree_day": asked.tree_day,
+        "nation": nations[0] if nations else None,
         "first": begun[0].first,
         "last": begun[-1].last,
         "firsts": [piece.first for piece in begun],

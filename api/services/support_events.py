@@ -147,8 +147,11 @@ async def _sources(session: AsyncSession, caller: Caller, query: SupportEventQue
         (col(event.team_id), reach.teams),
     ]
     if query.unit_id:
-        units = select(col(AdminUnit.key)).where(col(AdminUnit.id).in_(query.unit_id))
-        keys = frozenset(key for key in await session.scalars(units) if key is not None)
+        asked = select(col(AdminUnit.key), col(AdminUnit.valid_to))
+        units = (await session.execute(asked.where(col(AdminUnit.id).in_(query.unit_id)))).all()
+        if any(last and last < clock.today() for _, last in units):
+            return []  # what lay in a unit that has ended is in no reach of today
+        keys = frozenset(key for key, _ in units if key is not None)
         reach, teams = (await resolve(session, {keys}, caller.tree))[keys], []
     places: list[Source] = [
         (col(event.province_key), reach.provinces),

@@ -421,12 +421,14 @@ async def test_what_cannot_be_protected_is_refused(as_: As, code: str) -> None:
         ({"period": "2026"}, "/query/period", "people_period"),
         ({"period": "2026-W10"}, "/query/period", "people_period"),
         ({"period": "2026-01-02/2026-02-28", "every": "month"}, "/query/period", "people_period"),
+        ({"boundary": "2025-06-30"}, "/query/boundary", "people_filter"),
+        ({"boundary": clock.today().isoformat()}, "/query/boundary", "people_filter"),
     ):
         asked = {"indicator": code, "period": "2025-08"} | query
         response = await reader.get("/v1/observations", params=asked)
         assert fault(response) == (422, pointer, problem)
     officer = await as_(Role.commune_admin, at=HONG_HA)
-    asked = {"indicator": code, "period": "2026-10", "level": "village"}
+    asked = {"indicator": code, "period": "2026-10", "level": "village", "boundary": "2026-03-01"}
     assert (await officer.get("/v1/observations", params=asked)).status_code == 200
     if code == "households.reached":
         asked = {"indicator": code, "period": "2025-08", "channel": "market"}

@@ -136,6 +136,8 @@ class Tree:
         if level == "village":
             village = self.units[unit]["level"] == "village" and self.stands(unit, day)
             return unit if village else None
+        if level == "nation":
+            return NATION
         found: set[UUID | None] = set()
         for candidate in self.may_hold(unit, day):
             here: UUID | None = candidate
@@ -522,12 +524,15 @@ class Expected:
         self.root = self.query["unit_id"]
         self.top = self.tree.units[self.root]["level"]
         self.level = self.query.get("level") or self.top
-        self.current = TODAY if self.query.get("boundary", "current") == "current" else None
+        boundary = self.query.get("boundary", "current")
+        self.current: date | None = TODAY
+        if boundary != "current":
+            self.current = None if boundary == "as_recorded" else date.fromisoformat(boundary)
 
     def turning_days(self, first: date, last: date) -> list[date]:
         """Return the first day, and those on which anything in the tree changes."""
         if self.current:
-            return [TODAY]
+            return [self.current]
         return [first, *(day for day in self.tree.turns if first < day <= last)]
 
     def standing(self, days: list[date]) -> set[UUID]:
@@ -839,7 +844,12 @@ async def test_a_foreign_unit_and_no_unit_are_the_same_answer(ground: Ground, as
         ({"period": "2023-13"}, "/query/period", "period_invalid"),
         ({"period": "1900-01-01/2200-12-31", "every": "day"}, "/query/period", "period_invalid"),
         ({"every": "decade"}, "/query/every", "enum"),
-        ({"boundary": "2024-01-01"}, "/query/boundary", "enum"),
+        ({"boundary": "yesterday"}, "/query/boundary", "string_pattern_mismatch"),
+        ({"boundary": "2024-1-1"}, "/query/boundary", "string_pattern_mismatch"),
+        ({"boundary": "2025-02-29"}, "/query/boundary", "date_invalid"),
+        ({"boundary": "0000-00-00"}, "/query/boundary", "date_invalid"),
+        ({"boundary": "0001-01-01"}, "/query/boundary", "date_out_of_range"),
+        ({"boundary": "9999-12-31"}, "/query/boundary", "date_out_of_range"),
         ({"by": "gender"}, "/query/by", "enum"),
         ({"level": "nation"}, "/query/level", "wrong_level"),
         ({"level": "hamlet"}, "/query/level", "enum"),
