@@ -89,6 +89,7 @@ NAMES: Final = {"external_id", "external_ids", "q"}
 
 NO_REFERENCES: Final = {
     "action",
+    "boundary",
     "device_id",
     "category",
     "NewUnit.id",  # what a document calls its own new units
