@@ -17,6 +17,9 @@ class Permission(StrEnum):
     catalogue_write = "catalogue_write"
     devices_write = "devices_write"
     events_read = "events_read"
+    events_reopen = "events_reopen"
+    events_verify = "events_verify"
+    events_void = "events_void"
     events_write = "events_write"
     glass_break = "glass_break"
     households_read = "households_read"
@@ -62,6 +65,9 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.catalogue_extend,
             P.glass_break,
             P.batch_write,
+            P.events_reopen,
+            P.events_verify,
+            P.events_void,
             P.teams_write,
             P.team_link_write,
             P.members_write,
@@ -75,6 +81,8 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.people_read,
             P.villages_write,
             P.batch_write,
+            P.events_verify,
+            P.events_void,
             P.teams_write,
             P.team_link_write,
             P.members_write,
@@ -96,6 +104,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.batch_write,
             P.team_link_write,
             P.households_write,
+            P.events_void,
             P.events_write,
             P.devices_write,
         }
@@ -108,6 +117,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.people_read,
             P.batch_write,
             P.households_write,
+            P.events_void,
             P.events_write,
         }
     ),
@@ -121,6 +131,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.team_link_write,
             P.members_write,
             P.households_write,
+            P.events_void,
             P.events_write,
         }
     ),

@@ -127,6 +127,9 @@ class SubjectExport(SQLModel):
     households: list[dict[str, Any]] = Field(description="As in `/households`, in clear")
     consent_entries: list[dict[str, Any]]
     support_events: list[dict[str, Any]]
+    support_event_versions: list[dict[str, Any]] = Field(
+        description="What events that named the person were before they were corrected"
+    )
     devices: list[dict[str, Any]]
     accounts: list[dict[str, Any]] = Field(description="The person's own sign-in, if any")
     identities: list[dict[str, Any]] = Field(

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime
 from pydantic import Field as Bound
 from pydantic_core import PydanticCustomError
-from sqlalchemy import Column, Computed, Date, SmallInteger, Uuid
+from sqlalchemy import BigInteger, Column, Computed, Date, FetchedValue, SmallInteger, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
@@ -98,24 +98,30 @@ class SupportEventFields(SQLModel):
     external_ids: ExternalIds = Field(default_factory=dict, sa_type=JSONB)
 
 
-class SupportEvent(Record, Placed, SupportEventFields, table=True):
-    """An act of help, placed where its unit, and its team's, stood on its day."""
+class EventAction(StrEnum):
+    """What made a version of an event. Open: others may come."""
 
-    __tablename__ = "support_event"
+    create = "create"
+    correct = "correct"
+    verify = "verify"
+    reject = "reject"
+    void = "void"
+    reopen = "reopen"
+    erase = "erase"
+
+
+class EventColumns(Record, Placed, SupportEventFields):
+    """The columns of an event, and of each version that it had.
+
+    Placed where its unit, and its team's, stood on its day.
+    """
 
     unit_key: int
     commune_key: int | None = None
     province_key: int | None = None
     occurred_at: AwareDatetime
-    occurred_on: date | None = Field(
-        default=None,
-        sa_column=Column(
-            Date,
-            Computed("(occurred_at at time zone 'Asia/Ho_Chi_Minh')::date"),
-            nullable=False,
-        ),
-    )
-    member_ids: list[UUID] = Field(sa_column=Column(ARRAY(Uuid), nullable=False))
+    occurred_on: date | None = Field(default=None, nullable=False)
+    member_ids: list[UUID] = Field(sa_type=ARRAY(Uuid))
     status: EventStatus = Field(default=EventStatus.submitted, sa_type=text_enum(EventStatus))
     team_unit_key: int
     team_commune_key: int | None = None
@@ -124,6 +130,33 @@ class SupportEvent(Record, Placed, SupportEventFields, table=True):
     beneficiary_hash: bytes | None = None
     beneficiary_key: int = Field(default=0, sa_type=SmallInteger)
     """The generation of the hash: how many keys of `NOIDAI_HASH_KEYS` wrap it."""
+    xid: int = Field(
+        default=None,
+        nullable=False,
+        sa_type=BigInteger,
+        sa_column_kwargs={"server_default": FetchedValue()},
+    )
+    """The transaction that wrote the version; the database says it."""
+    action: EventAction | None = Field(default=None, sa_type=text_enum(EventAction))
+    """What made the version, if it is not the first."""
+    changed_by: UUID | None = None
+    """Who made it, if it is not the first; `reason` says why."""
+    reason: str | None = None
+
+
+class SupportEvent(EventColumns, table=True):
+    """An act of help, as it stands."""
+
+    __tablename__ = "support_event"
+
+    occurred_on: date | None = Field(
+        default=None,
+        sa_column=Column(
+            Date,
+            Computed("(occurred_at at time zone 'Asia/Ho_Chi_Minh')::date"),
+            nullable=False,
+        ),
+    )
 
 
 class Beneficiary(Input):
@@ -169,6 +202,7 @@ class SupportEventUpdate(Input):
     lon: Longitude | None = None
     note: Paragraph | None = None
     external_ids: ExternalIdsPatch | None = None
+    reason: Paragraph | None = Field(default=None, description="Why it is corrected")
 
 
 class BeneficiaryRead(SQLModel):
@@ -178,8 +212,8 @@ class BeneficiaryRead(SQLModel):
     gender: Gender | None
 
 
-class SupportEventRead(Output):
-    """An event; personal fields that the caller may not see are null and named in `masked`."""
+class EventShown(Output):
+    """An event, now or then; personal fields that the caller may not see are null and `masked`."""
 
     team_id: UUID
     member_ids: list[UUID]
@@ -199,8 +233,17 @@ class SupportEventRead(Output):
     lat: float | None
     lon: float | None
     note: str | None
-    possible_duplicate_of: UUID | None = None
     masked: list[str]
+
+
+class SupportEventRead(EventShown):
+    """An event; personal fields that the caller may not see are null and named in `masked`."""
+
+    possible_duplicate_of: UUID | None = Field(
+        default=None,
+        description="The earliest recorded event, counted and seen in clear, of the same service"
+        " for the same household or person within a day; it may be right nevertheless",
+    )
 
 
 class SupportEventPage(Page[SupportEventRead]):

@@ -30,6 +30,16 @@ def _expected(
 IfMatch = Annotated[int, Depends(_expected)]
 
 
+def _expected_if_any(
+    if_match: Annotated[str | None, Header(description='The ETag that was read, or "*"')] = None,
+) -> int:
+    return ANY_VERSION if if_match is None else _expected(if_match)
+
+
+OptionalIfMatch = Annotated[int, Depends(_expected_if_any)]
+"""For what may be done without having read the row; who has read it sends its ETag."""
+
+
 def preferred(request: Request, *offered: str) -> str:
     """Return the media type that the client likes best (RFC 9110, 12.5.1), else the first."""
     weights = dict.fromkeys(offered, 0.0)

@@ -3,15 +3,24 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 
 from api.auth.dependencies import (
     EventReader,
+    EventReopener,
+    EventVerifier,
+    EventVoider,
     EventWriter,
     HotConnection,
     HotEventReader,
     HotEventWriter,
     Session,
+)
+from api.models.event_versions import (
+    EventDecision,
+    EventVerify,
+    SupportEventVersionPage,
+    SupportEventVersionQuery,
 )
 from api.models.support_events import (
     SupportEventCreate,
@@ -20,8 +29,8 @@ from api.models.support_events import (
     SupportEventRead,
     SupportEventUpdate,
 )
-from api.routers.answers import IfMatch, created, paged, tagged
-from api.services import support_events
+from api.routers.answers import IfMatch, OptionalIfMatch, created, paged, tagged
+from api.services import event_corrections, event_life, event_versions, support_events
 
 router = APIRouter(prefix="/support-events", tags=["support-events"])
 
@@ -73,8 +82,85 @@ async def update_support_event(
     body: SupportEventUpdate,
     response: Response,
 ) -> SupportEventRead:
-    """Change an event. 412 when `If-Match` is not the current version."""
-    support_event = await support_events.update_support_event(
+    """Correct an event, which is `submitted` again. 412 when `If-Match` is not the current version.
+
+    The version before is kept. A rejected or voided event is not corrected: 409 `conflict`.
+    """
+    support_event = await event_corrections.update_support_event(
         session, caller, support_event_id, if_match, body
     )
     return tagged(response, support_event)
+
+
+@router.post("/{support_event_id}:verify", operation_id="verify_support_event")
+async def verify_support_event(
+    session: Session,
+    caller: EventVerifier,
+    support_event_id: UUID,
+    if_match: OptionalIfMatch,
+    body: Annotated[EventVerify, Body(default_factory=EventVerify)],
+    response: Response,
+) -> SupportEventRead:
+    """Confirm a submitted event; nobody confirms their own (403 `own_event`).
+
+    Send `If-Match`, so that what is confirmed is what was read. 409 `conflict` tells the status
+    where it is another; the same verb sent again by the same person changes nothing.
+    """
+    done = await event_life.verify_support_event(session, caller, support_event_id, if_match, body)
+    return tagged(response, done)
+
+
+@router.post("/{support_event_id}:reject", operation_id="reject_support_event")
+async def reject_support_event(
+    session: Session,
+    caller: EventVerifier,
+    support_event_id: UUID,
+    if_match: OptionalIfMatch,
+    body: EventDecision,
+    response: Response,
+) -> SupportEventRead:
+    """Refuse a submitted event, which is not counted any more; nobody refuses their own."""
+    done = await event_life.reject_support_event(session, caller, support_event_id, if_match, body)
+    return tagged(response, done)
+
+
+@router.post("/{support_event_id}:void", operation_id="void_support_event")
+async def void_support_event(
+    session: Session,
+    caller: EventVoider,
+    support_event_id: UUID,
+    if_match: OptionalIfMatch,
+    body: EventDecision,
+    response: Response,
+) -> SupportEventRead:
+    """Take an event back for good: by an officer, or by whoever may correct it."""
+    done = await event_life.void_support_event(session, caller, support_event_id, if_match, body)
+    return tagged(response, done)
+
+
+@router.post("/{support_event_id}:reopen", operation_id="reopen_support_event")
+async def reopen_support_event(
+    session: Session,
+    caller: EventReopener,
+    support_event_id: UUID,
+    if_match: OptionalIfMatch,
+    body: EventDecision,
+    response: Response,
+) -> SupportEventRead:
+    """Make a verified or rejected event `submitted` again."""
+    done = await event_life.reopen_support_event(session, caller, support_event_id, if_match, body)
+    return tagged(response, done)
+
+
+@router.get("/{support_event_id}/versions", operation_id="list_support_event_versions")
+async def list_support_event_versions(
+    session: Session,
+    caller: EventReader,
+    support_event_id: UUID,
+    query: Annotated[SupportEventVersionQuery, Query()],
+    request: Request,
+    response: Response,
+) -> SupportEventVersionPage:
+    """List what an event is and was, the newest version first: by whom, when, and why."""
+    page = await event_versions.list_versions(session, caller, support_event_id, query)
+    return paged(request, response, page)

@@ -22,7 +22,6 @@ from api.errors import (
     Deferred,
     FieldError,
     InsufficientRole,
-    MethodNotAllowed,
     PreconditionFailed,
     Refusal,
     Unavailable,
@@ -130,20 +129,22 @@ class Batch:
     def _read(self, resource: str, item: BatchItem) -> Input | None:
         """Validate an item; refuse one whose references could not be created in this batch."""
         noun = NOUNS[resource]
-        updates = item.op is Operation.update
-        if not self.caller.has(noun.changing if updates else noun.writing):
+        needed = {Operation.update: noun.changing, Operation.delete: noun.deleting}
+        if not self.caller.has(needed.get(item.op, noun.writing)):
             raise InsufficientRole
         creates = item.op is Operation.create
         if self.lacking & (references(item.data) | (set() if creates else {item.id})):
             raise Deferred
-        if item.op is Operation.delete:
+        deletes = item.op is Operation.delete
+        if deletes and noun.removal is None:
             return None
         if creates and item.data.get("id", str(item.id)) != str(item.id):
             raise ValidationFailed(FieldError("/id", "not_as_in_item"))
         try:
             if creates:
                 return noun.creation.model_validate({**item.data, "id": item.id})
-            return noun.change.model_validate(item.data)
+            asked = noun.removal if deletes and noun.removal else noun.change
+            return asked.model_validate(item.data)
         except ValidationError as error:
             located = [{**e, "loc": ("body", *e["loc"])} for e in error.errors()]
             raise from_validation(located) from error
@@ -154,8 +155,8 @@ class Batch:
             made, is_new = await noun.create(self.session, self.caller, body)
             return _made(made.version, is_new)
         expected = version_of(item.if_match)
-        if body is None:
-            return await self._delete(noun, item.id, expected)
+        if item.op is Operation.delete or body is None:
+            return await self._delete(noun, item.id, expected, body)
         try:
             resource = await noun.update(self.session, self.caller, item.id, expected, body)
         except PreconditionFailed as stale:
@@ -168,19 +169,18 @@ class Batch:
         same = resource.version == expected or resource.updated_at < self.begun
         return BatchOutcome.unchanged if same else BatchOutcome.updated, resource.version
 
-    async def _delete(self, noun: Noun, row_id: UUID, expected: int) -> Done:
-        """Delete one row; one that is gone already stays so."""
-        if noun.delete is None:
-            raise MethodNotAllowed
+    async def _delete(self, noun: Noun, row_id: UUID, expected: int, body: Input | None) -> Done:
+        """Delete (an event: void) one row; one that is gone already stays so."""
         gone = (
             visible(noun.table, self.caller, noun.reading, hidden=True)
             .with_only_columns(col(noun.table.version))
-            .where(col(noun.table.id) == row_id, col(noun.table.deleted_at).is_not(None))
+            .where(col(noun.table.id) == row_id, noun.gone)
         )
         if await self.session.scalar(gone):
             return BatchOutcome.unchanged, None
-        await noun.delete(self.session, self.caller, row_id, expected)
-        return BatchOutcome.deleted, None
+        why = () if body is None else (body,)
+        voided = await noun.delete(self.session, self.caller, row_id, expected, *why)
+        return BatchOutcome.deleted, None if voided is None else voided.version
 
 
 def _made(version: int, is_new: bool) -> tuple[BatchOutcome, int]:

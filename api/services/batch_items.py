@@ -45,7 +45,7 @@ def conflicts_of(change: Input, current: Output) -> list[FieldConflict]:
     return [
         FieldConflict(pointer=pointer_of([name]), yours=value, current=now.get(name))
         for name, value in sent.items()
-        if not _same(now.get(name), value)
+        if name in now and not _same(now[name], value)
     ]
 
 

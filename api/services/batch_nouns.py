@@ -3,14 +3,23 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from sqlalchemy import ColumnElement
+from sqlmodel import col
+
 from api.auth.permissions import Permission
 from api.models.base import Record
+from api.models.event_versions import EventDecision
 from api.models.households import Household, HouseholdCreate, HouseholdUpdate
 from api.models.members import Member, MemberCreate, MemberUpdate
-from api.models.support_events import SupportEvent, SupportEventCreate, SupportEventUpdate
+from api.models.support_events import (
+    EventStatus,
+    SupportEvent,
+    SupportEventCreate,
+    SupportEventUpdate,
+)
 from api.models.teams import Team, TeamCreate, TeamUpdate
 from api.models.types import Creation, Input, Output
-from api.services import households, members, support_events, teams
+from api.services import event_corrections, event_life, households, members, support_events, teams
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,11 @@ class Noun:
     change: type[Input]
     create: Callable[..., Awaitable[tuple[Output, bool]]]
     update: Callable[..., Awaitable[Output]]
-    delete: Callable[..., Awaitable[None]] | None
+    delete: Callable[..., Awaitable[Output | None]]
+    deleting: Permission
+    removal: type[Input] | None
+    """What a deletion must say; where it is none, `data` is not looked at."""
+    gone: ColumnElement[bool]
 
 
 NOUNS = {
@@ -39,6 +52,9 @@ NOUNS = {
         teams.create_team,
         teams.update_team,
         teams.delete_team,
+        Permission.teams_write,
+        None,
+        col(Team.deleted_at).is_not(None),
     ),
     "members": Noun(
         Member,
@@ -50,6 +66,9 @@ NOUNS = {
         members.create_member,
         members.update_member,
         members.delete_member,
+        Permission.members_write,
+        None,
+        col(Member.deleted_at).is_not(None),
     ),
     "households": Noun(
         Household,
@@ -61,6 +80,9 @@ NOUNS = {
         households.create_household,
         households.update_household,
         households.delete_household,
+        Permission.households_write,
+        None,
+        col(Household.deleted_at).is_not(None),
     ),
     "support_events": Noun(
         SupportEvent,
@@ -70,7 +92,10 @@ NOUNS = {
         SupportEventCreate,
         SupportEventUpdate,
         support_events.create_support_event,
-        support_events.update_support_event,
-        None,
+        event_corrections.update_support_event,
+        event_life.void_support_event,
+        Permission.events_void,
+        EventDecision,
+        col(SupportEvent.status) == EventStatus.voided,
     ),
 }

@@ -95,8 +95,8 @@ async def insert_events(
                 "content_hash": contents[index],
             }
     made, refused = await _insert(database, caller, rows)
-    there = found.known | (rows.keys() - made - refused.keys())
-    known = {row_id: rows[row_id] for row_id in made}
+    there = found.known | (rows.keys() - made.keys() - refused.keys())
+    known = {row: rows[row] | {"possible_duplicate_of": twin} for row, twin in made.items()}
     known |= await event_rows.read(database, caller, there)
     result: list[Taken | Refusal] = []
     for index, (row_id, content) in enumerate(zip(row_ids, contents, strict=True)):
@@ -108,13 +108,13 @@ async def insert_events(
             result.append(IdConflict())
         else:
             result.append((known[row_id], row_id in made))
-            made.discard(row_id)
+            made.pop(row_id, None)
     return result
 
 
 async def _insert(
     database: Connection, caller: Caller, rows: Mapping[UUID, dict[str, Any]]
-) -> tuple[set[UUID], dict[UUID, Refusal]]:
+) -> tuple[dict[UUID, UUID | None], dict[UUID, Refusal]]:
     """Insert rows whose id is free; return the new ones, and why others were not taken.
 
     A row whose external id is another's must not stay: all are undone, and the rest inserted
@@ -130,7 +130,7 @@ async def _insert(
         except _TakenError as error:
             refused |= error.rows
             rows = {row_id: row for row_id, row in rows.items() if row_id not in refused}
-    return set(), refused
+    return {}, refused
 
 
 class _TakenError(Exception):
@@ -146,7 +146,7 @@ async def _insert_named(
     caller: Caller,
     rows: Mapping[UUID, dict[str, Any]],
     named: Mapping[UUID, Mapping[str, str]],
-) -> set[UUID]:
+) -> dict[UUID, UUID | None]:
     """Insert rows with their external ids, all or, if any of these is taken, none."""
     async with attempt(database) as within:
         made = await event_rows.insert(within, caller, rows.values())

@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from api.auth.caller import Caller
 from api.driver import ENTERED, Connection
+from api.services.event_duplicates import COLUMNS, earliest, own_of
 
 _TYPES = {
     "id": "uuid",
@@ -45,30 +46,37 @@ _TYPES = {
 _NAMES = ", ".join(_TYPES)
 _READ = f"""
 {ENTERED}
-select e.* from entered cross join lateral (
-    select {_NAMES}, deleted_at from support_event
+select e.*, twin.id as possible_duplicate_of from entered cross join lateral (
+    select {_NAMES}, deleted_at, occurred_on from support_event
     where id = any ($3::uuid[]) and entered.scopes is not null offset 0) e
+left join lateral ({earliest("$4")}) twin on true
 """  # noqa: S608 - constants
 
 
-def _insert_from(source: str) -> str:
+def _insert_from(source: str, returning: str = "id") -> str:
     return f"""
-        {ENTERED}
         insert into support_event ({_NAMES})
         select {_NAMES} from entered cross join {source}
         where entered.scopes is not null
         order by id
         on conflict (id) do nothing
-        returning id
+        returning {returning}
     """  # noqa: S608 - constants
 
 
 _VALUES = ", ".join(f"${n}::{kind}" for n, kind in enumerate(_TYPES.values(), start=3))
-_INSERT_ONE = _insert_from(f"(values ({_VALUES})) as given ({_NAMES})")
-_INSERT = _insert_from("json_populate_recordset(null::support_event, $3::json)")
+_ONE = f"(values ({_VALUES})) as given ({_NAMES})"
+_INSERT_ONE = ENTERED + _insert_from(_ONE)
+_INSERT_NAMED = f"""
+{ENTERED}, e as ({_insert_from(_ONE, COLUMNS)})
+select e.id, twin.id as twin from e
+left join lateral ({earliest(f"${len(_TYPES) + 3}")}) twin on true
+"""  # noqa: S608 - constants
+_INSERT = ENTERED + _insert_from("json_populate_recordset(null::support_event, $3::json)")
 """Rows go in as one JSON text (500 times 30 parameters cost more than the insert itself), in the
 order of their ids, so that no two sets wait for each other. One row alone goes in as values: making
-sense of the JSON would cost as much as its insert."""
+sense of the JSON would cost as much as its insert. One that names a household or a person is told
+of its possible duplicate; a set, whose answers show no events, is not."""
 
 
 async def read(
@@ -77,20 +85,25 @@ async def read(
     """Return the events that row-level security shows the caller, hidden ones among them."""
     if not event_ids:
         return {}
-    rows = await database.fetch(_READ, caller.scopes, caller.context, list(event_ids))
+    rows = await database.fetch(
+        _READ, caller.scopes, caller.context, list(event_ids), own_of(caller)
+    )
     return {row["id"]: dict(row) for row in rows}
 
 
 async def insert(
     database: Connection, caller: Caller, rows: Collection[Mapping[str, Any]]
-) -> set[UUID]:
-    """Insert the rows whose ids are free; return these."""
+) -> dict[UUID, UUID | None]:
+    """Insert the rows whose ids are free; return these, one alone with its possible duplicate."""
     if len(rows) == 1:
         (row,) = rows
-        values = [row[name] for name in _TYPES][:-1]
-        names = json.dumps(row["external_ids"])
-        made = await database.fetch(_INSERT_ONE, caller.scopes, caller.context, *values, names)
-        return {row["id"] for row in made}
+        values = [caller.scopes, caller.context, *(row[name] for name in _TYPES)]
+        values[-1] = json.dumps(row["external_ids"])
+        if row["household_id"] or row["beneficiary_hash"]:
+            made = await database.fetch(_INSERT_NAMED, *values, own_of(caller))
+            return {one["id"]: one["twin"] for one in made}
+        made = await database.fetch(_INSERT_ONE, *values)
+        return {one["id"]: None for one in made}
     plain = [
         {
             **row,
@@ -101,7 +114,7 @@ async def insert(
     ]
     written = to_json(plain).decode()
     made = await database.fetch(_INSERT, caller.scopes, caller.context, written)
-    return {row["id"] for row in made}
+    return {one["id"]: None for one in made}
 
 
 def _hex(value: bytes | None) -> str | None:

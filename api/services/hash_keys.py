@@ -21,8 +21,11 @@ _PATIENCE = text("set local statement_timeout = 0")
 _NATION = text("select u.key, tree.version from admin_unit u, tree where u.level = 'nation'")
 _OLD = text("""
     create temporary table wrapped on commit drop as
-    select distinct beneficiary_key as generation, beneficiary_hash as was, null::bytea as becomes
+    select beneficiary_key as generation, beneficiary_hash as was, null::bytea as becomes
     from support_event
+    where beneficiary_key < :newest and beneficiary_hash is not null
+    union
+    select beneficiary_key, beneficiary_hash, null from support_event_version
     where beneficiary_key < :newest and beneficiary_hash is not null
 """)
 _INDEX = text("create unique index on wrapped (was, generation)")
@@ -45,13 +48,19 @@ _WRAP = text("""
         from wrapped w
         where e.beneficiary_key = w.generation and e.beneficiary_hash = w.was
         returning 1
+    ), versions as (
+        update support_event_version v
+        set beneficiary_hash = w.becomes, beneficiary_key = :newest
+        from wrapped w
+        where v.beneficiary_key = w.generation and v.beneficiary_hash = w.was
+        returning 1
     )
-    select count(*) from changed
+    select (select count(*) from changed) + (select count(*) from versions)
 """)
 
 
 async def rehash(engine: AsyncEngine, secrets: Secrets) -> int:
-    """Wrap every hash of an older generation; return how many rows that were.
+    """Wrap every hash of an older generation, in every version; return how many rows that were.
 
     Processes that do not know the newest key yet may write on meanwhile: what they committed
     before the last pass is wrapped, what they write later is found by the next run. Until then a

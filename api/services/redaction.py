@@ -11,7 +11,7 @@ from secrets import token_bytes
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, LargeBinary, Text, bindparam, cast, func, null, text, update
+from sqlalchemy import ARRAY, LargeBinary, Text, bindparam, cast, false, func, null, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel, col, select
 
@@ -22,10 +22,11 @@ from api.db import as_subjects
 from api.models.consent_entries import ConsentEntry
 from api.models.data_subject_requests import DataSubjectRequest
 from api.models.devices import Device
+from api.models.event_versions import SupportEventVersion
 from api.models.households import Household
 from api.models.members import Member
 from api.models.principals import Principal
-from api.models.support_events import SupportEvent
+from api.models.support_events import EventAction, SupportEvent
 
 ERASED: Final = "(đã xoá)"
 
@@ -40,7 +41,14 @@ PERSONAL: Final[dict[type[SQLModel], dict[str, Any]]] = {
         "external_ids": {},
     },
     ConsentEntry: {"method": None},
-    SupportEvent: {"note": None, "lat": None, "lon": None, "external_ids": {}},
+    SupportEvent: {"note": None, "lat": None, "lon": None, "external_ids": {}, "reason": None},
+    SupportEventVersion: {
+        "note": None,
+        "lat": None,
+        "lon": None,
+        "external_ids": {},
+        "reason": None,
+    },
     Device: {"name": None},
     Principal: {
         "login": "erased." + cast(col(Principal.id), Text),
@@ -65,21 +73,41 @@ _IDENTITIES = text("""
     delete from external_identity
     where principal_id in (select id from principal where member_id = :member)
 """)
-# Who took part in an event may be called by name, or by phone, in its note.
-_MENTIONS = text("""
-    update support_event e set note = null, content_hash = null,
-           version = e.version + 1, updated_at = :now
+# Who took part in an event may be called by name, or by phone, in its note or a reason.
+_MENTIONED = """
+    m.id = :member and e.team_id in (select team_id from membership where member_id = m.id)
+    and (position(search_text(m.full_name) in search_text(concat_ws(' ', e.note, e.reason))) > 0
+         or position(right(m.phone, 9) in
+                     regexp_replace(concat_ws(' ', e.note, e.reason), '[^0-9]', '', 'g')) > 0)
+"""
+_MENTIONS = text(f"""
+    update support_event e set note = null, content_hash = null, reason = null, action = 'erase',
+           changed_by = :actor, version = e.version + 1, updated_at = :now
     from member m
-    where m.id = :member and e.member_ids @> array[m.id]
-      and e.team_id in (select team_id from membership where member_id = m.id)
-      and (position(search_text(m.full_name) in search_text(e.note)) > 0
-           or position(right(m.phone, 9) in regexp_replace(e.note, '[^0-9]', '', 'g')) > 0)
-""")
+    where e.member_ids @> array[m.id] and {_MENTIONED}
+""")  # noqa: S608 - constants
+_MENTIONS_THEN = text(f"""
+    update support_event_version e set note = null, content_hash = null, reason = null
+    from member m
+    where (e.member_ids @> array[m.id]
+           or exists (select from support_event now
+                      where now.id = e.id and now.member_ids @> array[m.id]))
+      and {_MENTIONED}
+""")  # noqa: S608 - constants
 _SURROGATES = text("""
     update support_event e set beneficiary_hash = s.surrogate, beneficiary_key = :generation,
+           reason = null, action = 'erase', changed_by = :actor,
            version = e.version + 1, updated_at = :now
     from unnest(:hashes, :surrogates) as s (hash, surrogate)
     where e.beneficiary_hash = s.hash
+""").bindparams(
+    bindparam("hashes", type_=ARRAY(LargeBinary)), bindparam("surrogates", type_=ARRAY(LargeBinary))
+)
+_SURROGATES_THEN = text("""
+    update support_event_version v
+    set beneficiary_hash = s.surrogate, beneficiary_key = :generation
+    from unnest(:hashes, :surrogates) as s (hash, surrogate)
+    where v.beneficiary_hash = s.hash
 """).bindparams(
     bindparam("hashes", type_=ARRAY(LargeBinary)), bindparam("surrogates", type_=ARRAY(LargeBinary))
 )
@@ -103,13 +131,10 @@ async def redact(session: AsyncSession, caller: Caller, request: DataSubjectRequ
     await session.flush()
     async with as_subjects(session):
         if request.member_id:
-            await _redact_member(session, request.member_id)
+            await _redact_member(session, caller, request.member_id)
         if request.household_id:
             await _redact_household(session, request.household_id)
-        within = caller.reach(Permission.subjects_write).filter(SupportEvent)
-        hashed = col(SupportEvent.beneficiary_hash).in_(surrogates)
-        await _redact_events(session, hashed, within)  # later nobody could tell whose they are
-        await _replace_hashes(session, surrogates, caller.secrets.generation)
+        await _redact_events(session, caller, request.household_id, surrogates)
     return sorted(set(surrogates.values()))
 
 
@@ -128,17 +153,20 @@ async def _hashes_of(session: AsyncSession, household_id: UUID) -> Sequence[byte
 async def _empty(session: AsyncSession, table: Any, *where: Any, **more: Any) -> list[UUID]:
     """Empty the personal columns of some rows, and count a new version of each."""
     values = PERSONAL[table] | more
-    if "version" in table.__table__.c:  # the same create must not find its own content again
-        values |= {"version": table.version + 1, "updated_at": clock.now(), "content_hash": None}
+    if "content_hash" in table.__table__.c:  # the same create must not find its own again
+        values |= {"content_hash": None}
+    if "version" in table.__table__.c and table is not SupportEventVersion:
+        values |= {"version": table.version + 1, "updated_at": clock.now()}
     changed = update(table).where(*where).values(values).returning(table.id)
     options = {"synchronize_session": False}
     return list(await session.scalars(changed, execution_options=options))
 
 
-async def _redact_member(session: AsyncSession, member_id: UUID) -> None:
+async def _redact_member(session: AsyncSession, caller: Caller, member_id: UUID) -> None:
     now = clock.now()
     member = {"member": member_id}
-    await session.execute(_MENTIONS, member | {"now": now})
+    await session.execute(_MENTIONS, member | {"now": now, "actor": caller.id})
+    await session.execute(_MENTIONS_THEN, member)
     of_member = col(Member.id) == member_id, col(Member.redacted_at).is_(None)
     rows = await _empty(session, Member, *of_member, redacted_at=now)
     await _forget_external_ids(session, "members", rows)
@@ -162,20 +190,39 @@ async def _redact_household(session: AsyncSession, household_id: UUID) -> None:
     rows = await _empty(session, Household, *of_household, redacted_at=clock.now())
     await _forget_external_ids(session, "households", rows)
     await _empty(session, ConsentEntry, col(ConsentEntry.household_id) == household_id)
-    await _redact_events(session, col(SupportEvent.household_id) == household_id)
 
 
-async def _replace_hashes(
-    session: AsyncSession, surrogates: dict[bytes, bytes], generation: int
+async def _redact_events(
+    session: AsyncSession,
+    caller: Caller,
+    household_id: UUID | None,
+    surrogates: dict[bytes, bytes],
 ) -> None:
-    values = {"hashes": list(surrogates), "surrogates": list(surrogates.values())}
-    now = {"generation": generation, "now": clock.now()}
-    await session.execute(_SURROGATES, values | now)
+    """Empty a household's events everywhere, a person's within reach, and replace the hashes.
 
+    First the events as they stand, which leaves a version of each; then every version of theirs,
+    and of others' events those versions that named the household or the person. Hashes go last:
+    later nobody could tell whose they are.
+    """
+    reach = caller.reach(Permission.subjects_write)
 
-async def _redact_events(session: AsyncSession, *where: Any) -> None:
-    rows = await _empty(session, SupportEvent, *where)
+    def named(table: Any) -> Any:
+        person = col(table.beneficiary_hash).in_(surrogates) & reach.filter(table)
+        home = false() if household_id is None else col(table.household_id) == household_id
+        return person | home
+
+    done = {"action": EventAction.erase, "changed_by": caller.id}
+    rows = await _empty(session, SupportEvent, named(SupportEvent), **done)
     await _forget_external_ids(session, "support_events", rows)
+    replaced = {
+        "hashes": list(surrogates),
+        "surrogates": list(surrogates.values()),
+        "generation": caller.secrets.generation,
+    }
+    await session.execute(_SURROGATES, replaced | {"now": clock.now(), "actor": caller.id})
+    version = SupportEventVersion
+    await _empty(session, version, col(version.id).in_(rows) | named(version))
+    await session.execute(_SURROGATES_THEN, replaced)
 
 
 async def _forget_external_ids(session: AsyncSession, resource: str, rows: Sequence[UUID]) -> None:

@@ -16,6 +16,7 @@ from api.errors import Conflict, FieldError
 from api.models.consent_entries import ConsentEntry
 from api.models.data_subject_requests import DataSubjectRequest, SubjectExport
 from api.models.devices import Device
+from api.models.event_versions import SupportEventVersion
 from api.models.households import Household
 from api.models.identities import ExternalIdentity
 from api.models.members import Member, Membership
@@ -29,6 +30,7 @@ INTERNAL = {
     "beneficiary_hash",
     "beneficiary_key",
     "commune_key",
+    "ended_xid",
     "content_hash",
     "province_key",
     "public_jwks",
@@ -38,6 +40,7 @@ INTERNAL = {
     "team_commune_key",
     "team_unit_key",
     "unit_key",
+    "xid",
 }
 """Columns that are the service's own bookkeeping."""
 
@@ -59,7 +62,8 @@ async def export(session: AsyncSession, caller: Caller, request_id: UUID) -> Sub
             consent_entries=await _rows(
                 session, ConsentEntry, _is(ConsentEntry.household_id, household)
             ),
-            support_events=await _events(session, caller, request),
+            support_events=await _events(session, caller, request, SupportEvent),
+            support_event_versions=await _events(session, caller, request, SupportEventVersion),
             devices=await _rows(session, Device, _is(Device.member_id, member)),
             accounts=await _rows(session, Principal, _is(Principal.member_id, member)),
             identities=await _rows(session, ExternalIdentity, _of_account(member)),
@@ -78,13 +82,14 @@ def _of_account(member_id: UUID | None) -> ColumnElement[bool]:
 
 
 async def _events(
-    session: AsyncSession, caller: Caller, request: DataSubjectRequest
+    session: AsyncSession, caller: Caller, request: DataSubjectRequest, event: Any
 ) -> list[dict[str, Any]]:
     """Return the household's events, those the member took part in, or the beneficiary's.
 
+    `event` is the table: of what stands, or of what was before, as far as that named the person.
+
     A beneficiary's: within the caller's reach, since a hash is the same in the whole country.
     """
-    event = SupportEvent
     teams = select(Membership.team_id).where(col(Membership.member_id) == request.member_id)
     took_part = col(event.member_ids).contains([request.member_id])
     hashed = col(event.beneficiary_hash).in_(request.identifier_hashes)

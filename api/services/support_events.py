@@ -14,59 +14,45 @@ from api.auth.loading import resolve
 from api.auth.permissions import Permission
 from api.auth.scope import visible
 from api.driver import Connection, Hot, connection_of
-from api.errors import FieldError, InsufficientRole, NotFound, Refusal, ValidationFailed
+from api.errors import NotFound, Refusal
 from api.models.admin_units import AdminUnit
 from api.models.members import Membership
 from api.models.support_events import (
     BeneficiaryRead,
     EventSort,
-    EventStatus,
     SupportEvent,
     SupportEventCreate,
     SupportEventPage,
     SupportEventQuery,
     SupportEventRead,
-    SupportEventUpdate,
 )
 from api.pagination import Order, Source, paginate
 from api.services import event_intake, event_rows, external_ids
 from api.services.audit import record_one, record_read
-from api.services.event_references import event_places, may_write
+from api.services.event_duplicates import find_duplicates
+from api.services.event_references import event_places
 from api.services.masking import PERSONAL, mask, sees_people
 from api.services.places import under
-from api.services.writing import changed_values, check_version, locked, touch
 
 RESOURCE = event_intake.RESOURCE
-REQUIRED = frozenset(
-    {
-        "member_ids",
-        "unit_id",
-        "service_type",
-        "occurred_at",
-        "quantity",
-        "outcome",
-        "mode",
-        "channel",
-        "external_ids",
-    }
-)
-
-
-def read_event(caller: Caller, event: SupportEvent) -> SupportEventRead:
-    """Return an event as the caller may see it."""
-    return present_event(caller, event.model_dump())
 
 
 def present_event(caller: Caller, row: Mapping[str, Any]) -> SupportEventRead:
     """Return an event's row as the caller may see it."""
+    values = presentable(row)
+    if sees_people(caller, row["created_by"], *event_places(row)):
+        return SupportEventRead(**mask(values, ()))
+    values["possible_duplicate_of"] = None
+    return SupportEventRead(**mask(values, PERSONAL[RESOURCE]))
+
+
+def presentable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event's row by the names of the contract, in clear."""
     values = dict(row, recorded_at=row["created_at"], beneficiary=None)
     age_band, gender = row["beneficiary_age_band"], row["beneficiary_gender"]
     if age_band or gender or row["beneficiary_hash"]:
         values["beneficiary"] = BeneficiaryRead(age_band=age_band, gender=gender)
-    hidden = (
-        () if sees_people(caller, row["created_by"], *event_places(row)) else PERSONAL[RESOURCE]
-    )
-    return SupportEventRead(**mask(values, hidden))
+    return values
 
 
 def _filters(caller: Caller, query: SupportEventQuery) -> list[ColumnElement[bool]]:
@@ -111,22 +97,40 @@ async def list_support_events(
     statement = statement.where(*_filters(caller, query))
 
     def read(rows: Sequence[Row[Any]]) -> list[SupportEventRead]:
-        return [read_event(caller, row.SupportEvent) for row in rows]
+        return [present_event(caller, row.SupportEvent.model_dump()) for row in rows]
 
     newest = query.sort is EventSort.newest
     order = Order(col(SupportEvent.occurred_at), col(SupportEvent.id), newest)
     sources = await _sources(session, caller, query)
     page = await paginate(session, caller.cursors, query, statement, order, read, sources)
-    await _record(await connection_of(session), caller, page.items, query)
+    database = await connection_of(session)
+    await _flag(database, caller, page.items)
+    await record(database, caller, page.items, query)
     return SupportEventPage(**dict(page))
 
 
-async def _record(
+async def _flag(database: Connection, caller: Caller, shown: Sequence[SupportEventRead]) -> None:
+    """Say of events that are shown in clear what they may be duplicates of."""
+    named = [event.id for event in shown if event.household_id or event.beneficiary]
+    found = await find_duplicates(database, caller, named)
+    for event in shown:
+        event.possible_duplicate_of = found.get(event.id)
+
+
+async def present(session: AsyncSession, caller: Caller, event: SupportEvent) -> SupportEventRead:
+    """Return an event as the caller may see it, and what it may be a duplicate of."""
+    shown = present_event(caller, event.model_dump())
+    await _flag(await connection_of(session), caller, [shown])
+    return shown
+
+
+async def record(
     database: Connection,
     caller: Caller,
     shown: Sequence[SupportEventRead],
     query: SupportEventQuery | None = None,
 ) -> None:
+    """Record which events were shown in clear."""
     await record_read(database, caller, RESOURCE, [(row, row.unit_id) for row in shown], query)
 
 
@@ -161,10 +165,19 @@ async def _sources(session: AsyncSession, caller: Caller, query: SupportEventQue
     return [source for source in places + teams if source[1]]
 
 
-def _one(caller: Caller, event_id: UUID) -> Select[SupportEvent]:
+def one_event(caller: Caller, event_id: UUID) -> Select[SupportEvent]:
+    """Select an event in scope."""
     return visible(SupportEvent, caller, Permission.events_read).where(
         col(SupportEvent.id) == event_id
     )
+
+
+async def find_event(session: AsyncSession, caller: Caller, event_id: UUID) -> SupportEvent:
+    """Return an event's row; absent and out of scope look alike."""
+    event = await session.scalar(one_event(caller, event_id))
+    if event is None:
+        raise NotFound
+    return event
 
 
 async def get_support_event(database: Hot, caller: Caller, event_id: UUID) -> SupportEventRead:
@@ -197,58 +210,3 @@ async def create_support_event(
     if not is_new:
         await record_one(database, caller, RESOURCE, event, row)
     return event, is_new
-
-
-async def update_support_event(
-    session: AsyncSession,
-    caller: Caller,
-    event_id: UUID,
-    expected: int,
-    change: SupportEventUpdate,
-) -> SupportEventRead:
-    """Correct an event of the caller's own team; a plain member corrects its own only."""
-    event = await session.scalar(locked(_one(caller, event_id)))
-    if event is None:  # what only may be read is not locked
-        if await session.scalar(_one(caller, event_id)) is None:
-            raise NotFound
-        raise InsufficientRole
-    _, (home, _) = event_places(event.model_dump())
-    if not may_write(caller, home, event.team_id, event.member_ids):
-        raise InsufficientRole
-    current = read_event(caller, event)
-    check_version(current, expected, lambda own: _record(own, caller, [current]))
-    if event.status in {EventStatus.voided, EventStatus.rejected}:
-        raise ValidationFailed(FieldError("/status", "read_only"))
-    values = _corrections(caller, event, current, change)
-    if not values:
-        await _record(await connection_of(session), caller, [current])
-        return current
-    values |= await event_intake.check_correction(session, caller, event, values)
-    for name, value in values.items():
-        setattr(event, name, value)
-    if "external_ids" in values:
-        await external_ids.claim(session, caller, RESOURCE, event_id, values["external_ids"])
-    touch(event)
-    await session.flush()
-    return read_event(caller, event)
-
-
-def _corrections(
-    caller: Caller, event: SupportEvent, current: SupportEventRead, change: SupportEventUpdate
-) -> dict[str, Any]:
-    """Return the columns that a correction changes."""
-    values = changed_values(current, change, REQUIRED)
-    if "beneficiary" not in values:
-        return values
-    del values["beneficiary"]
-    known = "beneficiary" not in current.masked
-    columns = event_intake.corrected_beneficiary(caller, change.beneficiary)
-    if known and event_intake.is_same_person(caller, event, change.beneficiary):
-        del columns["beneficiary_hash"]
-    if columns.get("beneficiary_hash"):
-        values["beneficiary_key"] = caller.secrets.generation
-    return values | {
-        name: value
-        for name, value in columns.items()
-        if not (known and getattr(event, name) == value)
-    }

@@ -144,6 +144,14 @@ NOT_AS_OWN: Final = {
 }
 """Operations that would sign the caller out, or need what only a phone or an issuer shows."""
 
+OWN_ROWS: Final = {
+    "reject_support_event": "events to reject",
+    "reopen_support_event": "events to reopen",
+    "verify_support_event": "events to verify",
+    "void_support_event": "events to void",
+}
+"""Operation -> the own rows that it takes, where any row of the collection will not do."""
+
 BATCH: Final = {
     "households": ("households", "HouseholdCreate", "HouseholdUpdate"),
     "members": ("members", "MemberCreate", "MemberUpdate"),
@@ -623,6 +631,7 @@ class World:
                     for spot in (self.own, near)
                 ]
                 await make(admin, "members", full_name="Người hai xã", memberships=stays)
+        await self._record_events(country)
         nation = await country.sign_in(Role.national_admin)
         names = {"name_vi": "Số", "name_en": "Number", "unit_of_count": "number"}
         indicator = await make(nation, "indicators", code="declared.own", **names)
@@ -644,6 +653,18 @@ class World:
         if self.role is Role.national_admin:
             grant = await make(self.caller, "role-grants", **_grant(self), valid_to="2200-01-01")
             self.ids["role-grants"] = grant["id"]
+
+    async def _record_events(self, country: Country) -> None:
+        """Record events of the own team that somebody else may decide on, one for each verb."""
+        portal = await country.sign_in(Role.portal_client, at=self.own.commune)
+        for noun in OWN_ROWS.values():
+            event = _event(self)
+            if noun != "events to void":  # a plain member takes back what it took part in
+                event["member_ids"] = []
+            self.ids[noun] = (await make(portal, "support-events", **event))["id"]
+        url = f"/v1/support-events/{self.ids['events to reopen']}:verify"
+        verified = await self.own.admin.post(url, json={})
+        assert verified.status_code == 200, verified.text
 
     def foreign_ids(self, noun: str) -> list[str]:
         """Return ids of rows that the caller cannot see, deleted ones among them."""
@@ -774,6 +795,8 @@ BODIES: Final[dict[str, Callable[[World], Json]]] = {
     "ClientCreate": lambda _: {"name": "Cổng mới"},
     "DataSubjectRequestCreate": _request,
     "DataSubjectRequestFulfil": lambda _: {"reason": "Đã trả lời"},
+    "EventDecision": lambda _: {"reason": "Ghi nhầm"},
+    "EventVerify": lambda _: {"reason": "Đã kiểm tra"},
     "DeviceCreate": lambda world: {"member_id": world.ids["members"]},
     "HouseholdCreate": _household,
     "HouseholdPut": _household,
@@ -869,7 +892,7 @@ class Sweep:
             return f"cua.{self.world.role}"
         if name == "external_id":
             return f"{operation.collection}-{self.world.fresh()}"
-        return self.world.ids[PARAMETERS[name]]
+        return self.world.ids[OWN_ROWS.get(operation.name, PARAMETERS[name])]
 
     def _scan(self, operation: Operation, response: httpx.Response, echoed: Sequence[str]) -> None:
         shown = response.text + json.dumps(dict(response.headers), ensure_ascii=False)
@@ -1085,7 +1108,7 @@ class Sweep:
         changed = BODIES[change](self.world)
         for foreign, absent in self.pairs(operation, noun):
             for version in ("*", '"999"', None):
-                for op, data in (("update", changed), ("delete", {})):
+                for op, data in (("update", changed), ("delete", {"reason": "Nhầm"})):
                     item = {"op": op, "if_match": version, "data": data}
                     yield Pair(item | {"id": foreign}, item | {"id": absent})
         for schema, op in ((creation, "create"), (change, "update")):

@@ -39,6 +39,7 @@ class Operation:
     path: str
     fields: dict[str, Any] | None
     parameters: dict[str, Any]
+    needs_body: bool = True
 
     @property
     def name(self) -> str:
@@ -87,7 +88,8 @@ def _operations(document: dict[str, Any], ids: dict[str, str]) -> Iterator[Opera
                 for parameter in operation.get("parameters", ())
                 if parameter["in"] == "query"
             }
-            yield Operation(method.upper(), template, path, fields, parameters)
+            needs_body = operation.get("requestBody", {}).get("required", False)
+            yield Operation(method.upper(), template, path, fields, parameters, needs_body)
 
 
 @pytest.fixture
@@ -305,6 +307,8 @@ async def test_a_body_that_is_none(world: World, superuser: AsyncEngine) -> None
     async with nothing_written(superuser):
         for operation in world.writing:
             for body, code in BODIES:
+                if body in {b"", b"null"} and not operation.needs_body:
+                    continue  # there need not be one
                 response = await world.client.request(
                     operation.method, operation.path, content=body, headers=JSON
                 )

@@ -912,7 +912,7 @@ async def test_quantities_of_several_units_of_count_are_not_added_up(
         )
         await connection.execute(
             text("""
-                update support_event set service_type = 'ID.USE.HN'
+                update support_event set service_type = 'ID.USE.HN', version = version + 1
                 where service_type = 'ID.USE' and quantity > 2
             """)
         )
@@ -984,7 +984,7 @@ async def test_a_poll_costs_a_304_until_something_changes(as_: As, superuser: As
     async with superuser.connect() as connection:
         changed = await connection.execute(
             text("""
-                update support_event set status = 'voided' where id = (
+                update support_event set status = 'voided', version = version + 1 where id = (
                     select e.id from support_event e join admin_unit u on u.key = e.unit_key
                     where u.id = :unit and e.status = 'submitted'
                       and e.occurred_on between '2026-01-01' and '2026-10-15' limit 1)

@@ -134,9 +134,13 @@ async def test_a_hot_read_is_a_look_into_the_primary_key(
         caller.scopes,
         caller.context,
         [newest, ids.new_id()],
+        None,
     )
     plan = rows[0][0][0]["Plan"]
-    scans = [node for node in nodes(plan) if node.get("Relation Name") == "support_event"]
+    read = [node for node in nodes(plan) if node.get("Relation Name") == "support_event"]
+    scans = [node for node in read if node["Alias"] == "support_event"]
+    assert all("Index" in node["Node Type"] for node in read), read  # its twins' too
+    assert all(node["Actual Rows"] == 0 for node in read if node not in scans)
     assert [node["Node Type"] for node in scans] == ["Index Scan"]
     assert scans[0]["Index Name"] == "support_event_pkey"
 
