@@ -91,7 +91,7 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         app.state.hot = Hot(pool, Together(pool, READINGS))
         app.state.callers = Callers(app.state.engine, database_url, secrets, app.state.cursors)
         watching = asyncio.create_task(app.state.callers.watch.run())
-        async with worker.working(app.state.engine):
+        async with worker.working(database_url):
             yield
         watching.cancel()
         with suppress(asyncio.CancelledError):

@@ -203,6 +203,35 @@ def reorganise(
     typer.echo(done.model_dump_json(indent=2))
 
 
+@app.command()
+def doctor(
+    repair: Annotated[bool, typer.Option("--repair", help="Count anew what differs")] = False,
+) -> None:
+    """Check settings and database, and hold every total against a recount; exit 1 on a fault."""
+    from api.services import event_folding
+
+    async def examine(url: str) -> dict[str, int]:
+        engine = db.create_engine(url)
+        try:
+            if not await db.is_ready(engine):
+                stop("the database lacks migrations: run `noidai migrate`")
+            if repair:
+                await event_folding.repair(engine)
+            return await event_folding.differences(engine)
+        finally:
+            await engine.dispose()
+
+    settings = load_settings()
+    check_settings(settings)
+    with open_database(settings) as urls:
+        found = asyncio.run(examine(urls.app))
+    typer.echo(f"{found.pop('rows')} totals held against a recount")
+    for name, rows in found.items():
+        typer.echo(f"  events.{name}: {rows} differ")
+    if any(found.values()):
+        stop("totals differ from the facts: `noidai doctor --repair` counts them anew")
+
+
 @keys.command()
 def rotate() -> None:
     """Sign with a new key; the old one verifies until its last token has expired."""

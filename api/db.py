@@ -22,6 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 APP_ROLE = "noidai_app"
 SUBJECTS_ROLE = "noidai_subjects"
+TOOK_TURNS = "40001"
+"""serialization_failure: another transaction did the same at the same moment."""
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 

@@ -1,51 +1,79 @@
-"""What every worker does beside answering: chores of the database, about once a minute.
+"""What every worker does beside answering: chores of the database, each at its own pace.
 
-All workers try; an advisory lock lets one of them act at a time, and the rest go on.
+All workers try; an advisory lock lets one of them act at a time, and the rest go on. They have
+connections of their own, so that requests do not wait for them.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Final, NamedTuple
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from api.db import transaction
-from api.services import audit_seals
+from api.db import TOOK_TURNS, create_engine, transaction
+from api.services import audit_seals, event_folding
 
 log = logging.getLogger("noidai")
-SEAL_EVERY = 60
-"""Seconds between two seals of the audit."""
-LONGEST_GOODBYE = 10
+LONGEST_GOODBYE: Final = 10
 """Seconds that an ending service gives a chore."""
 
 
+class Chore(NamedTuple):
+    """What is done, at the start or not, and the seconds until it is done again.
+
+    What it returns is how much it found to do: after more than `much` it is done again at once.
+    """
+
+    do: Callable[[AsyncSession], Awaitable[int | None]]
+    every: float
+    at_once: bool = True
+    in_one_snapshot: bool = False
+    much: int = 1_000
+
+
+CHORES: Final = (
+    Chore(audit_seals.prepare, 60),
+    Chore(audit_seals.seal, 60, at_once=False),
+    Chore(event_folding.fold, 1, in_one_snapshot=True),
+)
+
+
 @asynccontextmanager
-async def working(engine: AsyncEngine) -> AsyncIterator[None]:
+async def working(database_url: str) -> AsyncIterator[None]:
     """Do the chores beside what is done within; a long one is cut short at the end."""
+    engine = create_engine(database_url, pool_size=len(CHORES), statement_timeout_ms=60_000)
     ending = asyncio.Event()
-    chores = asyncio.create_task(work(engine, ending))
+    chores = [asyncio.create_task(repeat(engine, chore, ending)) for chore in CHORES]
     try:
         yield
     finally:
         ending.set()
         with suppress(TimeoutError):
-            await asyncio.wait_for(chores, LONGEST_GOODBYE)
+            await asyncio.wait_for(asyncio.gather(*chores), LONGEST_GOODBYE)
+        await engine.dispose()
 
 
-async def work(engine: AsyncEngine, ending: asyncio.Event, every: float = SEAL_EVERY) -> None:
-    """Do the chores until `ending` is set; what fails is logged, and tried again the next time."""
+async def repeat(engine: AsyncEngine, chore: Chore, ending: asyncio.Event) -> None:
+    """Do a chore until `ending` is set; what fails is logged, and tried again the next time."""
+    found = await _do(engine, chore) if chore.at_once else 0
     while not ending.is_set():
-        await _do(engine, audit_seals.prepare)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(ending.wait(), every)
+        if found <= chore.much:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), chore.every)
         if not ending.is_set():
-            await _do(engine, audit_seals.seal)
+            found = await _do(engine, chore)
 
 
-async def _do(engine: AsyncEngine, chore: Callable[[AsyncSession], Awaitable[object]]) -> None:
+async def _do(engine: AsyncEngine, chore: Chore) -> int:
     try:
-        async with transaction(engine) as session:
-            await chore(session)
+        async with transaction(engine, snapshot=chore.in_one_snapshot) as session:
+            return await chore.do(session) or 0
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != TOOK_TURNS:
+            log.exception("a chore failed: %s", chore.do.__doc__)
     except Exception:
-        log.exception("a chore failed: %s", chore.__doc__)
+        log.exception("a chore failed: %s", chore.do.__doc__)
+    return 0

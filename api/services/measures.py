@@ -100,7 +100,7 @@ _COUNTED = "e.status in ('submitted', 'verified')"
 _HELPED = "e.outcome in ('completed', 'guided')"
 _VERIFIED = "e.status = 'verified'"
 _IN_PERIOD = "between cast(:first as date) and cast(:last as date)"
-_WITHIN = f"""
+WITHIN = f"""
     e.occurred_on {_IN_PERIOD}
     and e.occurred_at >= cast(cast(:first as date) as timestamp) at time zone 'Asia/Ho_Chi_Minh'
     and e.occurred_at < cast(cast(:last as date) + 1 as timestamp) at time zone 'Asia/Ho_Chi_Minh'
@@ -190,7 +190,7 @@ EVENTS = Measure(
     "support_event e left join team t on t.id = e.team_id",
     "e.unit_key",
     day="e.occurred_on",
-    where=(_COUNTED, _WITHIN),
+    where=(_COUNTED, WITHIN),
     dimensions=frozenset(By),
 )
 EVENTS_VERIFIED = EVENTS.only(_VERIFIED)
@@ -220,7 +220,7 @@ HOUSEHOLDS_REACHED = Measure(
     left join team t on t.id = e.team_id
     """,
     "h.unit_key",
-    where=(_COUNTED, _HELPED, _WITHIN),
+    where=(_COUNTED, _HELPED, WITHIN),
     value=DISTINCT,
     thing="h.id",
     dimensions=frozenset(By),

@@ -21,6 +21,8 @@ from api.services.periods import Period
 from api.services.places import Place, find_places
 
 _LEVELS: Final = list(Level)
+FILTERS: Final = {"service_type": By.service_type, "channel": By.channel, "team_kind": By.kind}
+"""Parameter -> the dimension that it filters."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,34 @@ class Asked:
         if self.tree_day or (formula and formula.numerator.day is None):
             return self.tree(piece), self.tree(piece)
         return piece.first, piece.last
+
+    @property
+    def nation(self) -> int | None:
+        """The nation, if it is one of the roots."""
+        return next((root.key for root in self.roots if root.level is Level.nation), None)
+
+    @property
+    def filters(self) -> dict[By, list[str]]:
+        """What the filters let through, by dimension."""
+        return {
+            dimension: list(self.services if dimension is By.service_type else given)
+            for name, dimension in FILTERS.items()
+            if (given := getattr(self.query, name))
+        }
+
+    @property
+    def placing(self) -> dict[str, Any]:
+        """The parameters of a statement that places facts in the targets, see `counting`."""
+        return {
+            "roots": [root.key for root in self.roots],
+            "root_levels": sorted({root.level for root in self.roots}),
+            "level": self.level,
+            "tree_day": self.tree_day,
+            **({"nation": self.nation} if self.nation else {}),
+            "first": self.begun[0].first,
+            "last": self.begun[-1].last,
+            "firsts": [piece.first for piece in self.begun],
+        }
 
     def by(self, formula: Formula) -> By | None:
         """Return the dimension to split by, where the indicator has it."""

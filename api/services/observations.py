@@ -8,7 +8,7 @@ unallocated.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -28,9 +28,9 @@ from api.models.observations import (
     ObservationMeta,
     ObservationQuery,
 )
-from api.models.types import Level
 from api.services import periods
 from api.services.counting import counting
+from api.services.event_rolls import ROLLED, Rolls, find_rolls
 from api.services.masking import sees_all_people
 from api.services.measures import FORMULAS, Formula, Measure
 from api.services.observation_cells import Counts, items_of
@@ -38,6 +38,7 @@ from api.services.observation_land import find_land
 from api.services.observation_people import check_allowed, suppressed
 from api.services.observation_tables import Pages
 from api.services.observation_units import (
+    FILTERS,
     Asked,
     find_roots,
     find_sites,
@@ -46,8 +47,6 @@ from api.services.observation_units import (
 )
 
 MOST_CELLS: Final = 100_000
-FILTERS: Final = {"service_type": By.service_type, "channel": By.channel, "team_kind": By.kind}
-"""Parameter -> the dimension that it filters."""
 _ITEMS: Final = TypeAdapter(list[Observation])
 
 
@@ -73,9 +72,14 @@ async def observe(
         raise ResultTooLarge
     formulas = [FORMULAS[i.code] for i in indicators if i.code in FORMULAS]
     pages = await _shield(session, caller, asked, formulas)
-    await _enter(session, caller, pages.widened(asked) if pages else asked, formulas)
+    rolls = await _find_rolls(session, caller, asked, formulas)
+    shown = pages.widened(asked) if pages else asked
+    await _enter(session, caller, shown, formulas, rolls.values())
+    folded = {by: await found.count(session) for by, found in rolls.items()}
     counted = {
-        (measure, by): await _count(session, asked, measure, by)
+        (measure, by): folded[by][ROLLED[measure]]
+        if measure in ROLLED and by in folded
+        else await _count(session, asked, measure, by)
         for measure, by in dict.fromkeys((m, asked.by(f)) for f in formulas for m in f.measures)
     }
     items = [
@@ -87,7 +91,7 @@ async def observe(
         items = suppressed(items, hidden, asked, targets)
     verified_share = None
     if any(indicator.code.startswith("events.") for indicator in indicators):
-        verified_share = await _verified_share(session, asked)
+        verified_share = await _verified_share(session, asked, folded.values())
     versions = {indicator.code: indicator.definition_version for indicator in indicators}
     content = [query.boundary, versions, verified_share, str(min(today, whole.last)), bool(pages)]
     meta = ObservationMeta(
@@ -180,7 +184,11 @@ async def _shield(
 
 
 async def _enter(
-    session: AsyncSession, caller: Caller, asked: Asked, formulas: Sequence[Formula]
+    session: AsyncSession,
+    caller: Caller,
+    asked: Asked,
+    formulas: Sequence[Formula],
+    rolls: Iterable[Rolls],
 ) -> None:
     """Let the database show what was ever recorded in the roots, for the rest of the transaction.
 
@@ -188,11 +196,17 @@ async def _enter(
     root's), less where the root is a part of it. Each fact is placed again when it is counted, so
     that showing too much of the roots adds nothing. Teams from elsewhere that worked in the roots
     are shown by their ids, for their kind. Households helped elsewhere are found as far as the
-    caller's own reach goes.
+    caller's own reach goes. Of rolls, those that make up the answer are shown.
     """
     await session.execute(_PLAN_ANEW)
     here = await find_territory(session, caller, asked)
     reaches = dict.fromkeys(FACT_READS, here)
+    makes_up = [each.sources.reach for each in rolls]
+    reaches[Permission.aggregates_read] = Reach(
+        frozenset[int]().union(*(reach.provinces for reach in makes_up)),
+        frozenset[int]().union(*(reach.communes for reach in makes_up)),
+        frozenset[int]().union(*(reach.units for reach in makes_up)),
+    )
     if any(measure.elsewhere for formula in formulas for measure in formula.measures):
         own = caller.reach(Permission.aggregates_read)
         reaches[Permission.events_read] = Reach(
@@ -211,48 +225,40 @@ async def _enter(
 
 async def _count(session: AsyncSession, asked: Asked, measure: Measure, by: By | None) -> Counts:
     """Count a measure's facts in one statement, whatever the number of units and periods."""
-    begun, query = asked.begun, asked.query
+    begun = asked.begun
     if not begun:
         return {}
-    filters = {
-        name: list(asked.services) if name == "service_type" else getattr(query, name)
-        for name in FILTERS
-        if getattr(query, name)
-    }
-    nations = [root.key for root in asked.roots if root.level is Level.nation]
-    statement = counting(
-        measure,
-        by,
-        {FILTERS[name]: name for name in filters},
-        dated=asked.tree_day is not None,
-        below=asked.level is not None,
-        everywhere=bool(nations),
-    )
-    parameters = filters | {
-        "roots": [root.key for root in asked.roots],
-        "root_levels": sorted({root.level for root in asked.roots}),
-        "level": asked.level,
-        "tree_day": asked.tree_day,
-        "nation": nations[0] if nations else None,
-        "first": begun[0].first,
-        "last": begun[-1].last,
-        "firsts": [piece.first for piece in begun],
+    parameters = asked.placing | {
         "ats": [asked.at(piece) for piece in begun],
         "trees": [asked.tree(piece) for piece in begun],
     }
+    parameters |= {dimension.value: values for dimension, values in asked.filters.items()}
     counts: Counts = {}
-    for row in await session.execute(statement, parameters):
+    for row in await session.execute(counting(measure, by, asked), parameters):
         counts.setdefault((row.target, row.n), {})[row.part] = row.value
     return counts
 
 
-async def _verified_share(session: AsyncSession, asked: Asked) -> float | None:
+async def _verified_share(
+    session: AsyncSession, asked: Asked, folded: Iterable[Mapping[str, Counts]]
+) -> float | None:
     """Return verified ÷ counted events of the roots, the filters and the whole period, 0-100."""
     formula = FORMULAS["events.verified_share"]
-    at_once = replace(asked, pieces=(asked.whole,), level=None)
     sums = []
     for measure in formula.measures:
-        counts = await _count(session, at_once, measure, None)
-        sums.append(sum(value for parts in counts.values() for value in parts.values()))
+        known = next((columns[ROLLED[measure]] for columns in folded), None)
+        if known is None:
+            at_once = replace(asked, pieces=(asked.whole,), level=None)
+            known = await _count(session, at_once, measure, None)
+        sums.append(sum(value for parts in known.values() for value in parts.values()))
     numerator, denominator = sums
     return 100 * numerator / denominator if denominator else None
+
+
+async def _find_rolls(
+    session: AsyncSession, caller: Caller, asked: Asked, formulas: Sequence[Formula]
+) -> dict[By | None, Rolls]:
+    """Return how events are counted by rolls, for every split that these tell."""
+    splits = {asked.by(f) for f in formulas if not ROLLED.keys().isdisjoint(f.measures)}
+    found = {by: await find_rolls(session, caller, asked, by) for by in splits}
+    return {by: rolls for by, rolls in found.items() if rolls}

@@ -258,8 +258,9 @@ async def test_every_worker_seals_in_the_background_and_ends_at_once(
 ) -> None:
     assert lao_cai
     ending = asyncio.Event()
+    chore = worker.Chore(audit_seals.seal, 0.05)
     workers = [
-        asyncio.create_task(worker.work(app.state.engine, ending, every=0.05)) for _ in range(3)
+        asyncio.create_task(worker.repeat(app.state.engine, chore, ending)) for _ in range(3)
     ]
     for _ in range(300):
         found = await verdict(service)

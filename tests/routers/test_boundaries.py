@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api import clock, ids
 from api.models.role_grants import Role
+from api.services import event_folding
 from api.services.measures import FORMULAS
 from tests.factories import HA_NOI, MUONG_KHUONG, NATION, OLD_LAO_CAI, As
 from tests.routers.test_observations import (
@@ -248,12 +249,13 @@ async def test_a_day_costs_as_many_statements_as_today(ground: Ground, app: Fast
         statements.append(arguments[2])
 
     used = []
-    for boundary in ("current", "current", "2025-06-30", "2026-12-01"):
-        statements.clear()
-        query: Row = {"indicator": CODES[:20], "period": "2025", "every": "month"}
-        await ground.ask(**query, unit_id=HA_NOI, level="commune", boundary=boundary)
+    query: Row = {"indicator": CODES[:20], "period": "2025", "every": "month"}
+    for boundary in ("current", "2025-06-30", "2026-12-01"):
+        for _ in range(2):  # what makes up the units of a day is known from the first time on
+            statements.clear()
+            await ground.ask(**query, unit_id=HA_NOI, level="commune", boundary=boundary)
         used.append(len(statements))
-    assert used[1] == used[2] == used[3]
+    assert used[0] == used[1] == used[2]
 
 
 SERVICES, OUTCOMES = list(UNIT_OF_COUNT), ["completed", "guided", "attempted"]
@@ -326,6 +328,7 @@ async def test_sums_agree_in_every_tree(
     async with superuser.connect() as connection:
         for table in EMPTY:
             await connection.execute(text(f"delete from {table}"))
+    await event_folding.repair(superuser)
     ground = Ground(wards.facts(*drawn), reader)
     await record(superuser, ground.facts)
     known = (await reader.get("/v1/indicators", params={"kind": "computed", "limit": 200})).json()

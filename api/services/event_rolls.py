@@ -1,0 +1,192 @@
+"""Counting events by their rolls: what was folded, and what has changed since.
+
+Both are read in one snapshot, so that an answer is exact for everything committed before it.
+Where no roll tells what is asked (a kind of team, a channel by commune, a part of a month), the
+events themselves are counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.auth.caller import Caller
+from api.models.observations import By, Every
+from api.services import periods
+from api.services.counting import placed
+from api.services.event_sources import Sources, find_sources
+from api.services.measures import (
+    COLUMNS,
+    EVENTS,
+    EVENTS_COMPLETED,
+    EVENTS_VERIFIED,
+    QUANTITY,
+    QUANTITY_VERIFIED,
+    WITHIN,
+    Measure,
+)
+from api.services.observation_cells import Counts
+from api.services.observation_units import Asked
+
+ROLLED: Final[Mapping[Measure, str]] = {
+    EVENTS: "events",
+    EVENTS_VERIFIED: "verified",
+    EVENTS_COMPLETED: "completed",
+    QUANTITY: "quantity",
+    QUANTITY_VERIFIED: "quantity_verified",
+}
+"""Measure -> the column of `event_roll` that holds it."""
+
+_SUMS: Final = ", ".join(f"sum({column})::bigint as {column}" for column in ROLLED.values())
+_COUNTED = "status in ('submitted', 'verified')"
+_HELPED = "outcome in ('completed', 'guided')"
+_TALLIES: Final = f"""
+    sum(e.sign) filter (where {_COUNTED}) as events,
+    sum(e.sign) filter (where status = 'verified') as verified,
+    sum(e.sign) filter (where {_COUNTED} and outcome = 'completed') as completed,
+    sum(e.sign * e.quantity) filter (where {_COUNTED} and {_HELPED}) as quantity,
+    sum(e.sign * e.quantity) filter (where status = 'verified' and {_HELPED}) as quantity_verified
+"""
+_FOLDED = f"""
+    select s.target, width_bucket(r.starts, cast(:firsts as date[])) as n,
+           case when :split then r.part end as part, {_SUMS}
+    from unnest(cast(:provinces as integer[]), cast(:communes as integer[]),
+                cast(:units as integer[]), cast(:targets as integer[]))
+         as s (province_key, commune_key, unit_key, target)
+    join event_roll r using (province_key, commune_key, unit_key)
+    where r.every = :every and r.dimension = :dimension
+      and r.starts between cast(:first as date) and cast(:last as date)
+      and (cast(:parts as text[]) is null or r.part = any(cast(:parts as text[])))
+    group by 1, 2, 3
+"""  # noqa: S608 - put together from constants
+_FACTS = """
+    select width_bucket(e.occurred_on, cast(:firsts as date[])) as n, {day} as day, e.unit_key,
+           {part} as part, {tallies}
+    from (
+        select unit_key, service_type, channel, outcome, status, quantity, occurred_at,
+               occurred_on, sign
+        from event_changes
+        where coalesce(province_key, -1) = any(cast(:whole as integer[]))
+           or coalesce(commune_key, -1) <> all(cast(:apart as integer[]))
+        {facts}
+    ) e
+    where {conditions}
+    group by 1, 2, 3, 4
+"""
+_APART = """
+        union all
+        select unit_key, service_type, channel, outcome, status, quantity, occurred_at,
+               occurred_on, 1
+        from support_event
+        where coalesce(province_key, -1) <> all(cast(:whole as integer[]))
+          and (commune_key = any(cast(:apart as integer[]))
+               or commune_key is null and -1 = any(cast(:apart as integer[])))
+"""
+
+
+@dataclass(frozen=True)
+class Rolls:
+    """How the events of one query are counted."""
+
+    asked: Asked
+    filters: Mapping[By, Sequence[str]]
+    by: By | None
+    every: Every
+    sources: Sources
+
+    @property
+    def dimension(self) -> By | None:
+        """What the rolls are told apart by."""
+        return self.by or next(iter(self.filters), None)
+
+    async def count(self, session: AsyncSession) -> dict[str, Counts]:
+        """Return every column's numbers, in two statements."""
+        asked, begun = self.asked, self.asked.begun
+        rows = self.sources.rows
+        folded: dict[str, Any] = {
+            "firsts": [piece.first for piece in begun],
+            "first": begun[0].first,
+            "last": begun[-1].last,
+            "provinces": [row[0] for row in rows],
+            "communes": [row[1] for row in rows],
+            "units": [row[2] for row in rows],
+            "targets": [row[3] for row in rows],
+            "split": self.by is not None,
+            "every": self.every.value,
+            "dimension": self.dimension or "",
+            "parts": next(iter(self.filters.values()), None),
+        }
+        found: dict[str, Counts] = {column: {} for column in ROLLED.values()}
+        for row in await session.execute(text(_FOLDED), folded):
+            _add(found, row)
+        facts = asked.placing | {
+            "apart": sorted(self.sources.apart),
+            "whole": sorted(self.sources.reach.provinces),
+        }
+        facts |= {dimension.value: list(values) for dimension, values in self.filters.items()}
+        for row in await session.execute(self._facts(), facts):
+            _add(found, row)
+        return {column: _filled(counts) for column, counts in found.items()}
+
+    def _facts(self) -> Any:
+        conditions = [WITHIN]
+        conditions += [f"{COLUMNS[d]} = any(cast(:{d.value} as text[]))" for d in self.filters]
+        facts = _FACTS.format(
+            day="cast(:tree_day as date)" if self.asked.tree_day else "e.occurred_on",
+            part=COLUMNS[self.by] if self.by else "null",
+            tallies=_TALLIES,
+            facts=_APART if self.sources.apart else "",
+            conditions=" and ".join(conditions),
+        )
+        return placed(facts, _SUMS, self.asked)
+
+
+def _add(found: dict[str, Counts], row: Any) -> None:
+    for column, counts in found.items():
+        parts = counts.setdefault((row.target, row.n), {})
+        parts[row.part] = parts.get(row.part, 0) + (getattr(row, column) or 0)
+
+
+def _filled(counts: Counts) -> Counts:
+    """Return the counts without zeros: a part without facts is none."""
+    return {
+        cell: kept
+        for cell, parts in counts.items()
+        if (kept := {p: v for p, v in parts.items() if v})
+    }
+
+
+def _every(asked: Asked, dimensions: set[By]) -> Every | None:
+    """Return the rolls that tell what is asked; none tell two dimensions, or a kind of team."""
+    if By.kind in dimensions or len(dimensions) > 1:
+        return None
+    months = all(
+        p.first.day == 1 and p.last == periods.piece_of(p.last, Every.month).last
+        for p in asked.pieces
+    )
+    return Every.month if months else Every.day
+
+
+async def find_rolls(
+    session: AsyncSession, caller: Caller, asked: Asked, by: By | None
+) -> Rolls | None:
+    """Return how events are counted by rolls; `None` if these tell nothing of what is asked."""
+    dimensions = {*asked.filters, *([by] if by else [])}
+    every = _every(asked, dimensions)
+    if every is None or not asked.begun:
+        return None
+    sources = await find_sources(
+        session,
+        caller.tree,
+        [(root.key, root.level) for root in asked.roots],
+        asked.level,
+        asked.tree_day,
+        (asked.begun[0].first, asked.begun[-1].last),
+    )
+    by_month = every is Every.month
+    sources = sources.served(
+        communes=by_month and dimensions <= {By.service_type}, units=by_month and not dimensions
+    )
+    return Rolls(asked, asked.filters, by, every, sources)
