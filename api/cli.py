@@ -225,9 +225,9 @@ def doctor(
     check_settings(settings)
     with open_database(settings) as urls:
         found = asyncio.run(examine(urls.app))
-    typer.echo(f"{found.pop('rows')} totals held against a recount")
+    typer.echo(f"{found.pop('rows')} rolls of events held against a recount")
     for name, rows in found.items():
-        typer.echo(f"  events.{name}: {rows} differ")
+        typer.echo(f"  {name}: {rows} differ")
     if any(found.values()):
         stop("totals differ from the facts: `noidai doctor --repair` counts them anew")
 

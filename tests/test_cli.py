@@ -156,6 +156,18 @@ def test_a_stranger_records_an_event_and_sees_it_on_the_dashboard(demo: Served) 
     assert after == before + 1
 
 
+def test_the_doctor_holds_totals_against_a_recount_beside_a_running_service(
+    demo: Served, data: Path
+) -> None:
+    assert demo.url
+    for arguments in ((), ("--repair",)):
+        found = noidai(data, "doctor", *arguments)
+        assert found.returncode == 0, found.stderr
+        held, *totals = found.stdout.splitlines()
+        assert int(held.split()[0]) > 300
+        assert totals[0] == "  events: 0 differ"
+
+
 def test_a_second_serve_on_one_folder_is_refused_and_commands_attach(
     demo: Served, data: Path
 ) -> None:

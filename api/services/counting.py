@@ -1,8 +1,11 @@
 """The statement that counts a measure: facts, placed in a tree, by unit, period and part."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import TextClause, text
 
 from api.models.observations import By
+from api.models.types import Level
 from api.services.measures import COLUMNS, DISTINCT, Measure
 from api.services.observation_units import Asked
 
@@ -62,14 +65,17 @@ _COUNTED_FROM = """
 def counting(measure: Measure, by: By | None, asked: Asked) -> TextClause:
     """Return the statement that counts a measure for every target and period at once.
 
-    Rows are (target, n, part, value), see `placed`. `:ats` and `:trees` are the days of stocks,
-    one each for every period; the filters' values are parameters named by their dimension.
+    Rows are (target, n, part, value), see `placed`; for a measure with a `life`, the value is by
+    how much the number differs from that of period n - 1. `:ats` and `:trees` are the days of
+    stocks, one each for every period; the filters' values are parameters named by their dimension.
     """
     conditions = [f"{COLUMNS[d]} = any(cast(:{d.value} as text[]))" for d in asked.filters]
     n, day = "p.n", "p.tree"
     if measure.day:
         n = f"width_bucket({measure.day}, cast(:firsts as date[]))"
         day = measure.day if asked.tree_day is None else "cast(:tree_day as date)"
+    if measure.life:
+        return _standing(measure, by, conditions, asked)
     distinct = measure.value == DISTINCT
     facts = f"""
         select {n} as n, {day} as day, {measure.unit} as unit_key,
@@ -97,7 +103,16 @@ def placed(facts: str, values: str, asked: Asked, *, first: str = "") -> TextCla
     planner cannot guess, it chooses nested loops that take seconds.
     """
     return text(f"""
-        with {first} f as materialized ({facts}
+        with {first} {_gathered(facts, asked)}
+        select place.target, f.n, f.part, {values}
+        from f join place on place.unit_key = f.unit_key and place.days @> f.day
+        group by 1, 2, 3
+    """)  # noqa: S608 - put together from constants
+
+
+def _gathered(facts: str, asked: Asked) -> str:
+    return f"""
+        f as materialized ({facts}
         ), unit as materialized (
             select distinct unit_key from f
         ), placed as (
@@ -106,7 +121,59 @@ def placed(facts: str, values: str, asked: Asked, *, first: str = "") -> TextCla
             {"where during @> cast(:tree_day as date)" if asked.tree_day else ""}
             {_ALL_IN_THE_NATION if asked.nation else ""}
         ), {_BELOW_ROOTS if asked.level else _AT_ROOTS}
-        select place.target, f.n, f.part, {values}
-        from f join place on place.unit_key = f.unit_key and place.days @> f.day
+    """  # noqa: S608 - put together from constants
+
+
+def _standing(
+    measure: Measure, by: By | None, conditions: Sequence[str], asked: Asked
+) -> TextClause:
+    """Return the statement for facts that stand from a day until another.
+
+    Each tells in which periods it begins to count and ceases to, so that no fact is looked at
+    once for every period. As recorded, the tree is that of the day on which the stock is taken:
+    then it stands in a unit as long as that holds its place.
+    """
+    facts = f"""
+        select {measure.unit} as unit_key, {COLUMNS[by] if by else "null"} as part,
+               {measure.life} as life, count(*) as number
+        from {measure.facts}
+        {"where" if (*measure.where, *conditions) else ""}
+        {" and ".join((*measure.where, *conditions))}
+        group by 1, 2, 3
+    """  # noqa: S608 - put together from constants
+    gathered = _gathered(facts, asked)
+    stand = "place.days * datemultirange(f.life)"
+    if asked.tree_day:
+        gathered = f"{_on_day(asked)}, f as materialized ({facts})"
+        stand = "datemultirange(f.life)"
+    return text(f"""
+        with {gathered}
+        select place.target, turn.n, f.part, sum(turn.change * f.number)::bigint as value
+        from f join place using (unit_key)
+        cross join lateral unnest({stand}) stand
+        cross join lateral (values
+            (1 + coalesce(width_bucket(lower(stand) - 1, cast(:ats as date[])), 0), 1),
+            (1 + width_bucket(upper(stand) - 1, cast(:ats as date[])), -1)) turn (n, change)
+        where turn.n <= cardinality(cast(:ats as date[]))
         group by 1, 2, 3
     """)  # noqa: S608 - put together from constants
+
+
+def _on_day(asked: Asked) -> str:
+    """Return where every unit of the roots lies on one day: for many facts, all units at once."""
+    inside = """
+        select unit_key, ancestor_key as root from placement
+        where level = any(cast(:root_levels as text[]))
+          and ancestor_key = any(cast(:roots as integer[])) and during @> cast(:tree_day as date)
+    """
+    if asked.nation:
+        inside = "select key as unit_key, cast(:nation as integer) as root from admin_unit"
+    if asked.level in {None, Level.nation} and (asked.nation or not asked.level):
+        return f"place as (select unit_key, root as target from ({inside}) i)"  # noqa: S608
+    return f"""
+        inside as materialized ({inside}), told as materialized (
+            select unit_key, ancestor_key as target from placement
+            where level = :level and during @> cast(:tree_day as date)
+        ), place as materialized (
+            select unit_key, target from inside left join told using (unit_key))
+    """  # noqa: S608 - put together from constants

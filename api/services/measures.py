@@ -31,13 +31,16 @@ COLUMNS: Final = {
 class Measure:
     """Facts, the unit where each counts, and how they make a number.
 
-    Facts with a `day` are flows, placed in the tree of that day; without one they are stocks,
-    placed in the tree of `p.tree`. `value` is `COUNT`, or `TOTAL` or `DISTINCT` of `thing`.
+    Facts with a `day` are flows, placed in the tree of that day. Facts with a `life`, the range of
+    their days, count on the last day of every period in it; those with neither say themselves in
+    which `p` they count. Both of these are stocks, placed in the tree of `p.tree`. `value` is
+    `COUNT`, or `TOTAL` or `DISTINCT` of `thing`.
     """
 
     facts: str
     unit: str
     day: str | None = None
+    life: str | None = None
     where: tuple[str, ...] = ()
     value: str = COUNT
     thing: str = "null"
@@ -111,7 +114,13 @@ _STANDING = """
         select unit_key from placement where ancestor_key = any(cast(:roots as integer[])))
 """
 
-TEAMS = Measure("period p cross join team t", "t.unit_key", where=(_ACTIVE,), dimensions=_KIND)
+TEAMS = Measure(
+    "team t",
+    "t.unit_key",
+    life="daterange(t.founded_on, t.dissolved_on, '[]')",
+    where=("t.deleted_at is null",),
+    dimensions=_KIND,
+)
 TEAMS_FOUNDED = Measure(
     "team t",
     "t.unit_key",
@@ -119,14 +128,22 @@ TEAMS_FOUNDED = Measure(
     where=("t.deleted_at is null", f"t.founded_on {_IN_PERIOD}"),
     dimensions=_KIND,
 )
-TEAMS_WITH_YOUTH_CORE = TEAMS.only(f"""
-    (p.n, t.id) in (
-        select p.n, s.team_id from period p cross join {_STAYS}
-        where {_STAYING}
-        group by p.n, s.team_id
-        having bool_or(s.role = 'leader' and {_YOUNG})
-            or 2 * count(*) filter (where {_YOUNG}) >= count(*))
-""")  # noqa: S608 - put together from constants
+TEAMS_WITH_YOUTH_CORE = Measure(
+    "period p cross join team t",
+    "t.unit_key",
+    where=(
+        _ACTIVE,
+        f"""
+        (p.n, t.id) in (
+            select p.n, s.team_id from period p cross join {_STAYS}
+            where {_STAYING}
+            group by p.n, s.team_id
+            having bool_or(s.role = 'leader' and {_YOUNG})
+                or 2 * count(*) filter (where {_YOUNG}) >= count(*))
+        """,  # noqa: S608 - put together from constants
+    ),
+    dimensions=_KIND,
+)
 
 MEMBERS = Measure(
     f"period p cross join {_STAYS}",
@@ -140,20 +157,21 @@ MEMBERS_YOUNG = MEMBERS.only(_YOUNG)
 MEMBERS_TRAINED = MEMBERS.only(_TRAINED)
 
 VILLAGES = Measure(
-    "period p cross join admin_unit u",
+    "admin_unit u",
     "u.key",
-    where=(
-        "u.level = 'village'",
-        _STANDING,
-        "coalesce(u.valid_from <= p.at, true) and coalesce(p.at <= u.valid_to, true)",
-    ),
+    life="daterange(u.valid_from, u.valid_to, '[]')",
+    where=("u.level = 'village'", _STANDING),
 )
 VILLAGES_COVERED = Measure(
-    "period p cross join team t join admin_unit u on u.key = t.unit_key",
-    "u.key",
-    where=(*VILLAGES.where, _ACTIVE),
-    value=DISTINCT,
-    thing="u.key",
+    f"""
+    (select u.key, unnest(range_agg(daterange(t.founded_on, t.dissolved_on, '[]'))
+                          * datemultirange(daterange(u.valid_from, u.valid_to, '[]'))) as days
+     from team t join admin_unit u on u.key = t.unit_key
+     where t.deleted_at is null and u.level = 'village' and {_STANDING}
+     group by u.key, u.valid_from, u.valid_to) covered
+    """,  # noqa: S608 - put together from constants
+    "covered.key",
+    life="covered.days",
 )
 
 
@@ -205,12 +223,10 @@ BENEFICIARIES = replace(
 
 _REGISTERED_ON = "cast(h.created_at at time zone 'Asia/Ho_Chi_Minh' as date)"
 HOUSEHOLDS = Measure(
-    "period p cross join household h",
+    "household h",
     "h.unit_key",
-    where=(
-        "h.deleted_at is null",
-        "h.created_at < cast(p.at + 1 as timestamp) at time zone 'Asia/Ho_Chi_Minh'",
-    ),
+    life=f"daterange({_REGISTERED_ON}, null)",
+    where=("h.deleted_at is null",),
 )
 HOUSEHOLDS_REACHED = Measure(
     """
@@ -232,21 +248,22 @@ _EVER_REACHED = f"""
      group by e.household_id) reached
 """  # noqa: S608 - put together from constants
 HOUSEHOLDS_EVER_REACHED = Measure(
-    f"{_EVER_REACHED} join household h on h.id = reached.household_id cross join period p",
+    f"{_EVER_REACHED} join household h on h.id = reached.household_id",
     "h.unit_key",
-    where=("h.deleted_at is null", "p.at >= reached.day"),
+    life="daterange(reached.day, null)",
+    where=("h.deleted_at is null",),
     elsewhere=True,
 )
 
-HOUSEHOLDS_BY_DAY = Measure(
-    "household h",
-    "h.unit_key",
+HOUSEHOLDS_BY_DAY = replace(
+    HOUSEHOLDS,
+    life=None,
     day=_REGISTERED_ON,
     where=("h.deleted_at is null", f"{_REGISTERED_ON} <= cast(:last as date)"),
 )
 HOUSEHOLDS_REACHED_BY_DAY = replace(
     HOUSEHOLDS_EVER_REACHED,
-    facts=f"{_EVER_REACHED} join household h on h.id = reached.household_id",
+    life=None,
     day="reached.day",
     where=("h.deleted_at is null", "reached.day <= cast(:last as date)"),
 )

@@ -209,7 +209,7 @@ async def find_sites(
     return [place if isinstance(place, Place) else None for place in places]
 
 
-async def find_targets(session: AsyncSession, asked: Asked) -> list[Unit]:
+async def find_targets(session: AsyncSession, caller: Caller, asked: Asked) -> list[Unit]:
     """Return the units to count in: the roots, or those of the level that stood under them.
 
     A root that itself did not stand is always one: its cells say so.
@@ -217,14 +217,14 @@ async def find_targets(session: AsyncSession, asked: Asked) -> list[Unit]:
     if asked.level is None:
         return list(asked.roots)
     first, last = asked.window(asked.whole)
-    parameters = {
-        "roots": [root.key for root in asked.roots],
-        "level": asked.level,
-        "first": first,
-        "last": last,
-    }
-    below = await _units(session, _TARGETS, parameters)
-    return below + [root for root in asked.roots if not root.stands(first, last)]
+    roots = [root.key for root in asked.roots]
+    known = caller.tree, tuple(roots), asked.level, first, last
+    if known not in _BELOW:
+        parameters = {"roots": roots, "level": asked.level, "first": first, "last": last}
+        if len(_BELOW) >= _MOST_KNOWN:
+            _BELOW.clear()
+        _BELOW[known] = await _units(session, _TARGETS, parameters)
+    return _BELOW[known] + [root for root in asked.roots if not root.stands(first, last)]
 
 
 # What is recorded in the roots, on any day: provinces all of whose rows are, and other units.
@@ -258,7 +258,9 @@ _TERRITORY = text("""
 
 _KNOWN: dict[tuple[Tree, frozenset[int]], Reach] = {}
 """Territories already worked out: exact, since the tree's version is read with every request."""
-_MOST_KNOWN: Final = 1_000
+_BELOW: dict[tuple[Tree, tuple[int, ...], Level, date, date], list[Unit]] = {}
+"""The units below roots, likewise."""
+_MOST_KNOWN: Final = 300
 
 
 async def find_territory(session: AsyncSession, caller: Caller, asked: Asked) -> Reach:

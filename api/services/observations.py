@@ -8,6 +8,7 @@ unallocated.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -67,7 +68,7 @@ async def observe(
     services = await _services(session, query)
     roots = await find_roots(session, caller, query, today)
     asked = Asked(query, today, whole, pieces, query.level, roots, services)
-    targets = await find_targets(session, asked)
+    targets = await find_targets(session, caller, asked)
     if len(indicators) * len(targets) * len(pieces) > MOST_CELLS:
         raise ResultTooLarge
     formulas = [FORMULAS[i.code] for i in indicators if i.code in FORMULAS]
@@ -236,6 +237,18 @@ async def _count(session: AsyncSession, asked: Asked, measure: Measure, by: By |
     counts: Counts = {}
     for row in await session.execute(counting(measure, by, asked), parameters):
         counts.setdefault((row.target, row.n), {})[row.part] = row.value
+    return _added_up(counts, len(begun)) if measure.life else counts
+
+
+def _added_up(changes: Counts, periods: int) -> Counts:
+    """Return the numbers of every period from how they differ from the one before."""
+    counts: Counts = {}
+    for target in {target for target, _ in changes}:
+        standing: Counter[str | None] = Counter()
+        for n in range(1, periods + 1):
+            standing.update(changes.get((target, n), {}))
+            if parts := {part: number for part, number in standing.items() if number}:
+                counts[target, n] = parts
     return counts
 
 

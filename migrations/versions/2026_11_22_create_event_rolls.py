@@ -133,7 +133,7 @@ ADDED = """
         changes = roll.changes + excluded.changes
 """
 
-# All act as their owner, in one REPEATABLE READ snapshot, one at a time.
+# All act as their owner, in one REPEATABLE READ snapshot; who folds or rebuilds holds the rolls.
 FOLDING = f"""
 create function hold_event_rolls() returns boolean language plpgsql as $$
 begin
@@ -178,17 +178,12 @@ end $$;
 create function event_roll_differences(
     out rows bigint, out events bigint, out verified bigint, out completed bigint,
     out quantity bigint, out quantity_verified bigint)
-language plpgsql security definer set search_path = public, pg_temp as $$
-begin
-    if not hold_event_rolls() then
-        raise exception 'the rolls are being folded' using errcode = 'serialization_failure';
-    end if;
+language sql stable security definer set search_path = public, pg_temp as $$
     with recount as materialized ({COUNTED.format(source=RECOUNTED)})
     select count(*), {DIFFERENCES}
-    into rows, events, verified, completed, quantity, quantity_verified
     from recount w full join event_roll r using (commune_key, unit_key, province_key, every,
-                                                 dimension, starts, part);
-end $$;
+                                                 dimension, starts, part)
+$$;
 revoke execute on function hold_event_rolls, fold_events, rebuild_event_rolls,
     event_roll_differences from public;
 grant execute on function fold_events, rebuild_event_rolls, event_roll_differences to noidai_app;
