@@ -5,7 +5,7 @@ Where no roll tells what is asked (a kind of team, a channel by commune, a part 
 events themselves are counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -101,8 +101,8 @@ class Rolls:
         """What the rolls are told apart by."""
         return self.by or next(iter(self.filters), None)
 
-    async def count(self, session: AsyncSession) -> dict[str, Counts]:
-        """Return every column's numbers, in two statements."""
+    async def count(self, session: AsyncSession, columns: Collection[str]) -> dict[str, Counts]:
+        """Return the numbers of some columns, in two statements."""
         asked, begun = self.asked, self.asked.begun
         rows = self.sources.rows
         folded: dict[str, Any] = {
@@ -118,17 +118,15 @@ class Rolls:
             "dimension": self.dimension or "",
             "parts": next(iter(self.filters.values()), None),
         }
-        found: dict[str, Counts] = {column: {} for column in ROLLED.values()}
-        for row in await session.execute(text(_FOLDED), folded):
-            _add(found, row)
         facts = asked.placing | {
             "apart": sorted(self.sources.apart),
             "whole": sorted(self.sources.reach.provinces),
         }
         facts |= {dimension.value: list(values) for dimension, values in self.filters.items()}
-        for row in await session.execute(self._facts(), facts):
-            _add(found, row)
-        return {column: _filled(counts) for column, counts in found.items()}
+        found = list(await session.execute(text(_FOLDED), folded))
+        found += await session.execute(self._facts(), facts)
+        places = {column: 3 + list(ROLLED.values()).index(column) for column in columns}
+        return {column: _added(found, place) for column, place in places.items()}
 
     def _facts(self) -> Any:
         conditions = [WITHIN]
@@ -143,19 +141,14 @@ class Rolls:
         return placed(facts, _SUMS, self.asked)
 
 
-def _add(found: dict[str, Counts], row: Any) -> None:
-    for column, counts in found.items():
-        parts = counts.setdefault((row.target, row.n), {})
-        parts[row.part] = parts.get(row.part, 0) + (getattr(row, column) or 0)
-
-
-def _filled(counts: Counts) -> Counts:
-    """Return the counts without zeros: a part without facts is none."""
-    return {
-        cell: kept
-        for cell, parts in counts.items()
-        if (kept := {p: v for p, v in parts.items() if v})
-    }
+def _added(rows: Sequence[Any], place: int) -> Counts:
+    """Return one column's numbers; a part without facts is none."""
+    counts: Counts = {}
+    for row in rows:
+        if number := row[place]:
+            parts = counts.setdefault((row[0], row[1]), {})
+            parts[row[2]] = parts.get(row[2], 0) + number
+    return counts
 
 
 def _every(asked: Asked, dimensions: set[By]) -> Every | None:

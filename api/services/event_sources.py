@@ -5,7 +5,7 @@ all of whose events lie in one unit of the answer. The coarsest that do are take
 province is one row a month.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -56,7 +56,7 @@ _ON_DAY = """
            case when cast(:level as text) is null then at.root
                 when cast(:level as text) = 'nation' then coalesce(told.ancestor_key, at.nation)
                 else told.ancestor_key end as target
-    from event_place e
+    from (select * from event_place where number > :since) e
     left join placement inside on inside.unit_key = e.unit_key
          and inside.during @> cast(:day as date)
          and inside.level = any(cast(:root_levels as text[]))
@@ -75,7 +75,7 @@ _RECORDED = """
                 else case cast(:level as text) when 'nation' then nation.key
                      when 'province' then at.province when 'district' then district.key
                      when 'commune' then at.commune else at.village end end as target
-    from event_place e
+    from (select * from event_place where number > :since) e
     join admin_unit u on u.key = e.unit_key
     cross join (select key from admin_unit where level = 'nation') nation
     cross join lateral (
@@ -121,8 +121,12 @@ _WHOLE = """
     from place p join commune c using (province_key, commune_key)
     where not c.whole
 """
-_BY_DAY = text(_WHOLE.format(places=_ON_DAY))
-_AS_RECORDED = text(_WHOLE.format(places=_RECORDED))
+_NEWER = """
+    select e.province_key, e.commune_key, e.unit_key, found.target, found.unit_key is not null
+    from event_place e
+    left join ({places}) found using (province_key, commune_key, unit_key)
+    where e.number > :since
+"""
 # A reorganisation that was entered, or taken back, after the day on which it took effect: until
 # then events were recorded in the former units (and up to a day ahead, by clocks that run fast).
 _LATE = text("""
@@ -145,9 +149,11 @@ _LATE = text("""
 """)
 _NEWEST = text("select coalesce(max(number), 0) from event_place")
 
-_KNOWN: dict[Any, Sources] = {}
-"""Sources already worked out: exact for a version of the tree and the places known."""
+_KNOWN: dict[Any, tuple[int, Sources]] = {}
+"""Sources already worked out, and the newest place in them: exact for a version of the tree."""
 _MOST_KNOWN: Final = 500
+_MOST_UNITS: Final = 500
+"""Places that are added one by one before the coarsest sources are looked for again."""
 
 
 async def find_sources(
@@ -162,23 +168,42 @@ async def find_sources(
 
     Without a `day` every event is placed as it was recorded; `days` are those asked for.
     """
-    newest = await session.scalar(_NEWEST)
+    newest: int = await session.scalar(_NEWEST) or 0
     levels = sorted({root_level for _, root_level in roots})
     keys = sorted(key for key, _ in roots)
-    nation = next((key for key, root_level in roots if root_level is Level.nation), None)
-    given = {"roots": keys, "root_levels": levels, "level": level}
     apart: list[int] = []
     if day is None:
         districts = Level.district in {level, *levels}
         late = {"first": days[0], "last": days[1], "districts": districts}
         apart = sorted(await session.scalars(_LATE, late))
-    asked = (tree, newest, tuple(keys), level, day, tuple(apart))
-    if asked not in _KNOWN:
-        statement, more = (
-            (_BY_DAY, {"day": day, "nation": nation}) if day else (_AS_RECORDED, {"apart": apart})
-        )
-        rows = await session.execute(statement, given | more)
-        if len(_KNOWN) >= _MOST_KNOWN:
-            _KNOWN.clear()
-        _KNOWN[asked] = Sources(tuple(tuple(row) for row in rows), frozenset(apart))
-    return _KNOWN[asked]
+    asked = (tree, tuple(keys), level, day, tuple(apart))
+    places = _ON_DAY if day else _RECORDED
+    given = {"roots": keys, "root_levels": levels, "level": level, "day": day, "apart": apart}
+    given["nation"] = next((key for key, root_level in roots if root_level is Level.nation), None)
+    since, known = _KNOWN.get(asked, (0, None))
+    if known and since < newest:
+        newer = text(_NEWER.format(places=places))
+        known = _with(known, await session.execute(newer, given | {"since": since}))
+    if known is None:
+        rows = await session.execute(text(_WHOLE.format(places=places)), given | {"since": 0})
+        known = Sources(tuple(tuple(row) for row in rows), frozenset(apart))
+    if len(_KNOWN) >= _MOST_KNOWN:
+        _KNOWN.clear()
+    _KNOWN[asked] = newest, known
+    return known
+
+
+def _with(known: Sources, newer: Iterable[Any]) -> Sources | None:
+    """Return sources with further places; `None` where one says otherwise than its commune."""
+    targets = {row[:3]: row[3] for row in known.rows}
+    units = {}
+    for province, commune, unit, target, inside in newer:
+        wholes = [(province, ALL, ALL), (province, commune, ALL)]
+        whole = next((key for key in wholes if key in targets), None)
+        if whole is None and inside:
+            units[province, commune, unit] = target
+        elif whole is not None and not (inside and targets[whole] == target):
+            return None
+    if len(units) > _MOST_UNITS:
+        return None
+    return Sources((*known.rows, *((*key, target) for key, target in units.items())), known.apart)

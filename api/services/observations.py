@@ -48,6 +48,7 @@ from api.services.observation_units import (
 )
 
 MOST_CELLS: Final = 100_000
+_VERIFIED_SHARE: Final = FORMULAS["events.verified_share"]
 _ITEMS: Final = TypeAdapter(list[Observation])
 
 
@@ -76,7 +77,8 @@ async def observe(
     rolls = await _find_rolls(session, caller, asked, formulas)
     shown = pages.widened(asked) if pages else asked
     await _enter(session, caller, shown, formulas, rolls.values())
-    folded = {by: await found.count(session) for by, found in rolls.items()}
+    wanted = {ROLLED[m] for f in (*formulas, _VERIFIED_SHARE) for m in f.measures if m in ROLLED}
+    folded = {by: await found.count(session, wanted) for by, found in rolls.items()}
     counted = {
         (measure, by): folded[by][ROLLED[measure]]
         if measure in ROLLED and by in folded
@@ -256,9 +258,8 @@ async def _verified_share(
     session: AsyncSession, asked: Asked, folded: Iterable[Mapping[str, Counts]]
 ) -> float | None:
     """Return verified ÷ counted events of the roots, the filters and the whole period, 0-100."""
-    formula = FORMULAS["events.verified_share"]
     sums = []
-    for measure in formula.measures:
+    for measure in _VERIFIED_SHARE.measures:
         known = next((columns[ROLLED[measure]] for columns in folded), None)
         if known is None:
             at_once = replace(asked, pieces=(asked.whole,), level=None)

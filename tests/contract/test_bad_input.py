@@ -639,7 +639,6 @@ FUZZED = [op for op in _operations(PUBLIC, {}) if op.method != "DELETE" and op.p
 @settings(
     max_examples=200,
     deadline=None,
-    derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -301,7 +301,6 @@ def steps(boundary: str) -> Iterator[tuple[str, str]]:
 @settings(
     max_examples=8,
     deadline=None,
-    derandomize=True,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -234,3 +234,30 @@ async def test_what_differs_is_found_and_repaired(
     assert (found["quantity"], found["events"], found["verified"]) == (2 + 2, 2, 0)
     await event_folding.repair(superuser)
     assert set((await differences(superuser)).values()) == {0, 14}
+
+
+async def test_places_that_come_in_later_are_counted_where_they_lie(
+    lao_cai: Province, superuser: AsyncEngine
+) -> None:
+    country, place = lao_cai.country, lao_cai.muong_khuong
+    leader = await lao_cai.leader_of(place)
+    await make(leader, "support-events", **place.event())
+    village = {"level": "village", "type": "thôn", "valid_from": "2025-07-01"}
+    elsewhere = lao_cai.bao_thang
+    first, second, third = [
+        await make(at.admin, "admin-units", name=name, parent_id=str(at.unit_id), **village)
+        for name, at in (("Mới", place), ("Nữa", place), ("Xa", elsewhere))
+    ]
+    nation = await country.sign_in(Role.national_admin)
+    moved = {"kind": "move", "unit_ids": [second["id"]], "parent_id": str(elsewhere.unit_id)}
+    paper = {"number": "2/NQ", "issued_on": "2026-01-01", "issuer": "UBND"}
+    await make(
+        nation, "reorganisations", effective_on="2026-10-01", document=paper, changes=[moved]
+    )
+    await event_folding.repair(superuser)
+    await assert_told_as_counted(country)
+    for unit in (place.unit_id, first["id"], elsewhere.unit_id, third["id"], second["id"]):
+        await make(leader, "support-events", **place.event(unit_id=str(unit)))
+        async with transaction(superuser, snapshot=True) as session:
+            assert await event_folding.fold(session) == 1
+        await assert_told_as_counted(country)
