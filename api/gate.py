@@ -198,9 +198,10 @@ class Limit:
         return bounded
 
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
+_STRINGS = re.compile(rb'"[^"]*"')
 _SQUARE = bytes.maketrans(b"{}", b"[]")
-_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
+_OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def too_deep(body: bytes, deepest: int) -> bool:
@@ -208,7 +209,10 @@ def too_deep(body: bytes, deepest: int) -> bool:
 
     Innermost pairs are removed a level at a time; what is malformed is left to the parser.
     """
-    pairs = _STRINGS.sub(b"", body).translate(_SQUARE, _OTHERS)
+    if b"\\" in body:
+        body = _ESCAPED.sub(b"", body)
+    marks = body.translate(_SQUARE, _OTHERS).replace(b'""', b"")
+    pairs = _STRINGS.sub(b"", marks)
     for _ in range(deepest):
         outer = pairs.replace(b"[]", b"")
         if outer == pairs:

@@ -32,7 +32,10 @@ class Secrets:
 
     def hash_content(self, content: Any) -> bytes:
         """Return the keyed hash of a body as accepted: the same content gives the same hash."""
-        text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+        return self.hash_text(json.dumps(content, sort_keys=True, ensure_ascii=False, default=str))
+
+    def hash_text(self, text: str) -> bytes:
+        """Return the keyed hash of content that is written already, in one way only."""
         return hmac.digest(self._content, text.encode(), hashlib.sha256)
 
     @property

@@ -4,9 +4,8 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
-from sqlmodel import SQLModel
 
 from api.models.types import Flag, Input, Moment, Name
 
@@ -22,8 +21,10 @@ class Operation(StrEnum):
     delete = "delete"
 
 
-class BatchItem(Input):
+class BatchItem(BaseModel):
     """One change; `if_match` is the ETag's text, quotes included."""
+
+    model_config = ConfigDict(extra="forbid")
 
     op: Operation
     id: UUID
@@ -67,7 +68,7 @@ class BatchOutcome(StrEnum):
     deferred = "deferred"
 
 
-class FieldConflict(SQLModel):
+class FieldConflict(BaseModel):
     """A field that was changed in the meantime."""
 
     pointer: str
@@ -76,7 +77,7 @@ class FieldConflict(SQLModel):
     changed_by: UUID | None = None
 
 
-class BatchResult(SQLModel):
+class BatchResult(BaseModel):
     """The answer to one item."""
 
     resource: str
@@ -89,7 +90,7 @@ class BatchResult(SQLModel):
     conflicts: list[FieldConflict] = Field(default_factory=list)
 
 
-class BatchRead(SQLModel):
+class BatchRead(BaseModel):
     """The answers, in the order sent."""
 
     results: list[BatchResult]

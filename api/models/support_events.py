@@ -222,6 +222,11 @@ class EventShown(Output):
     service_type: str
     occurred_at: datetime
     recorded_at: datetime
+    clock_skew: bool = Field(
+        default=False,
+        description="It is said to have happened after it was recorded: the sender's clock runs"
+        " ahead, by at most 24 hours",
+    )
     quantity: int
     outcome: Outcome
     mode: Mode

@@ -133,7 +133,9 @@ class Batch:
         if not self.caller.has(needed.get(item.op, noun.writing)):
             raise InsufficientRole
         creates = item.op is Operation.create
-        if self.lacking & (references(item.data) | (set() if creates else {item.id})):
+        if self.lacking and self.lacking & (
+            references(item.data) | (set() if creates else {item.id})
+        ):
             raise Deferred
         deletes = item.op is Operation.delete
         if deletes and noun.removal is None:

@@ -22,6 +22,7 @@ from api.models.support_events import (
 from api.services import event_rows, external_ids
 from api.services.event_references import Fact, Team, faults, gather, judge, locate
 from api.services.places import Place
+from api.services.writing import content_of
 
 RESOURCE = "support_events"
 
@@ -39,7 +40,7 @@ def _columns(caller: Caller, given: SupportEventCreate, team: Team, where: Place
     """Return the columns of a new event, record-keeping aside."""
     who = given.beneficiary
     return (
-        given.model_dump(exclude={"id", "beneficiary", "unit_id"})
+        vars(given)
         | where.columns()
         | {
             "team_unit_key": team.unit_key,
@@ -73,7 +74,7 @@ async def insert_events(
     five statements, whatever the number of events (two for new ones without external ids).
     """
     row_ids = [item.id or ids.new_id() for item in given]
-    contents = [caller.secrets.hash_content(item.model_dump(exclude={"id"})) for item in given]
+    contents = [content_of(caller, item) for item in given]
     facts = [_fact(item) for item in given]
     found = await gather(database, caller, facts, [item.id for item in given if item.id])
     outcomes: dict[int, Refusal] = {}
@@ -95,9 +96,10 @@ async def insert_events(
                 "content_hash": contents[index],
             }
     made, refused = await _insert(database, caller, rows)
-    there = found.known | (rows.keys() - made.keys() - refused.keys())
-    known = {row: rows[row] | {"possible_duplicate_of": twin} for row, twin in made.items()}
-    known |= await event_rows.read(database, caller, there)
+    known = await event_rows.read(database, caller, found.known | _unsettled(rows, made, refused))
+    for row_id, twin in made.items():
+        known[row_id] = rows[row_id]
+        known[row_id]["possible_duplicate_of"] = twin
     result: list[Taken | Refusal] = []
     for index, (row_id, content) in enumerate(zip(row_ids, contents, strict=True)):
         if index in outcomes:
@@ -110,6 +112,13 @@ async def insert_events(
             result.append((known[row_id], row_id in made))
             made.pop(row_id, None)
     return result
+
+
+def _unsettled(rows: Mapping[UUID, Any], *settled: Mapping[UUID, Any]) -> set[UUID]:
+    """Return the rows of which nothing is known: somebody else has just taken their ids."""
+    if sum(map(len, settled)) == len(rows):
+        return set()
+    return set(rows).difference(*settled)
 
 
 async def _insert(

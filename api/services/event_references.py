@@ -71,7 +71,7 @@ class References:
     """Events that exist already, as far as the caller can see them."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Fact:
     """The references of one event, new or corrected."""
 
@@ -81,11 +81,12 @@ class Fact:
     household_id: UUID | None
     service_type: str
     occurred_at: datetime
+    day: date = field(init=False)
+    """The reporting day."""
 
-    @property
-    def day(self) -> date:
-        """The reporting day."""
-        return reporting_day(self.occurred_at)
+    def __post_init__(self) -> None:
+        """Work out the day."""
+        self.day = reporting_day(self.occurred_at)
 
 
 _GATHER = f"""
@@ -106,22 +107,32 @@ _GATHER = f"""
         select team_id, member_id, joined_on, left_on from membership
         where member_id = any ($7::uuid[]) and team_id = any ($3)
           and entered.scopes is not null offset 0) m
+), service as (
+    select code, status, active_from, active_to, province_key
+    from service_type where code = any ($8::text[]) and deleted_at is null
 ), asked as (
     select distinct a.unit_id, a.day
     from fact f join home t on t.id = f.team_id
-    cross join lateral (values (coalesce(f.unit_id, t.unit_id), f.day), (t.unit_id, f.day),
-                               (t.unit_id, $9::date)) as a (unit_id, day)
+    cross join lateral (
+        values (coalesce(f.unit_id, t.unit_id), f.day), (t.unit_id, f.day)
+        union all select t.unit_id, $9::date where exists (
+            select from service where province_key is not null)) as a (unit_id, day)
 ), place as ({PLACES})
-select 'home' as kind, to_json(home) as row from home
-union all select 'house', to_json(house) from house
-union all select 'stay', to_json(stay) from stay
-union all select 'place', to_json(place) from place
-union all select 'service', json_build_object('code', code, 'status', status,
-        'active_from', active_from, 'active_to', active_to, 'province_key', province_key)
-    from service_type where code = any ($8::text[]) and deleted_at is null
-union all select 'known', json_build_object('id', e.id) from entered cross join lateral (
-        select id from support_event
-        where id = any ($10::uuid[]) and entered.scopes is not null offset 0) e
+select 'home' as kind, id, unit_id as other_id, null::date as day, founded_on as first,
+       dissolved_on as last, null::text as name, unit_key, commune_key, province_key
+from home
+union all select 'house', id, null, null, null, null, null, unit_key, commune_key, province_key
+from house
+union all select 'stay', team_id, member_id, null, joined_on, left_on, null, null, null, null
+from stay
+union all select 'place', unit_id, null, day, valid_from, valid_to, level, unit_key, commune_key,
+    province_key from place
+union all select status, null, null, null, active_from, active_to, code, null, null, province_key
+from service
+union all select 'known', e.id, null, null, null, null, null, null, null, null
+from entered cross join lateral (
+    select id from support_event
+    where id = any ($10::uuid[]) and entered.scopes is not null offset 0) e
 """  # noqa: S608 - constants
 
 
@@ -150,43 +161,25 @@ async def gather(
         caller.reach(permission)
         for permission in (Permission.events_write, Permission.households_read)
     )
-    for kind, given in rows:
-        row = _typed(given)
-        if kind == "home":
-            team = Team(**row)
-            if teams.covers(team, team.id):
-                found.teams[team.id] = team
-        elif kind == "house":
-            if households.covers(_spot(row)):
-                found.households.add(row["id"])
+    for kind, id_, other_id, day, first, last, name, unit, commune, province in rows:
+        if kind == "place":
+            found.places[id_, day] = found_of(id_, day, first, last, name, unit, commune, province)
         elif kind == "stay":
-            life = (row["joined_on"], row["left_on"] or date.max)
-            found.stays.setdefault((row["team_id"], row["member_id"]), []).append(life)
-        elif kind == "place":
-            found.places[row["unit_id"], row["day"]] = found_of(row)
+            life = (first, last or date.max)
+            found.stays.setdefault((id_, other_id), []).append(life)
+        elif kind == "home":
+            team = Team(id_, other_id, unit, commune, province, first, last)
+            if teams.covers(team, id_):
+                found.teams[id_] = team
+        elif kind == "house":
+            if households.covers(Spot(unit, commune, province)):
+                found.households.add(id_)
         elif kind == "known":
-            found.known.add(row["id"])
-        else:
-            found.services[row["code"]] = Service(**row)
+            found.known.add(id_)
+        else:  # a service, by its status
+            found.services[name] = Service(name, kind, first, last, province)
     found.successors = await find_successors(database, found.places.values())
     return found
-
-
-_DAYS = frozenset(
-    {"day", "founded_on", "dissolved_on", "joined_on", "left_on", "active_from", "active_to"}
-    | {"valid_from", "valid_to"}
-)
-_IDS = frozenset({"id", "unit_id", "team_id", "member_id"})
-
-
-def _typed(row: dict[str, Any]) -> dict[str, Any]:
-    """Give a JSON row its days and ids back."""
-    for name, value in row.items():
-        if value is not None and name in _DAYS:
-            row[name] = date.fromisoformat(value)
-        elif value is not None and name in _IDS:
-            row[name] = UUID(value)
-    return row
 
 
 def _spot(row: Mapping[str, Any]) -> Spot:
@@ -235,14 +228,14 @@ def _check_team(fact: Fact, team: Team) -> FieldError | None:
 
 
 def _check_members(fact: Fact, found: References) -> list[FieldError]:
-    return [
-        FieldError(f"/member_ids/{index}", "not_in_team")
-        for index, member in enumerate(fact.member_ids)
-        if not any(
-            joined <= fact.day <= left
-            for joined, left in found.stays.get((fact.team_id, member), ())
-        )
-    ]
+    errors = []
+    for index, member in enumerate(fact.member_ids):
+        for joined, left in found.stays.get((fact.team_id, member), ()):
+            if joined <= fact.day <= left:
+                break
+        else:
+            errors.append(FieldError(f"/member_ids/{index}", "not_in_team"))
+    return errors
 
 
 def faults(caller: Caller, fact: Fact, team: Team, found: References) -> list[FieldError]:

@@ -72,7 +72,18 @@ _INSERT_NAMED = f"""
 select e.id, twin.id as twin from e
 left join lateral ({earliest(f"${len(_TYPES) + 3}")}) twin on true
 """  # noqa: S608 - constants
-_INSERT = ENTERED + _insert_from("json_populate_recordset(null::support_event, $3::json)")
+_SHARED = ("version", "created_at", "updated_at", "created_by", "status", "beneficiary_key")
+"""The columns that are the same for a whole set."""
+_OWN = [name for name in _TYPES if name not in _SHARED]
+_HASHES = ("content_hash", "beneficiary_hash")
+_WORDS = ("unit_id", "outcome", "mode", "channel")
+"""Enums, and the driver's own kind of id, of which JSON is written six times as fast as text."""
+_SET = f"""(
+    select {", ".join(f"${n}::{_TYPES[name]} as {name}" for n, name in enumerate(_SHARED, 4))},
+           {", ".join(_OWN)}
+    from json_populate_recordset(null::support_event, $3::json)) as given
+"""  # noqa: S608 - constants
+_INSERT = ENTERED + _insert_from(_SET)
 """Rows go in as one JSON text (500 times 30 parameters cost more than the insert itself), in the
 order of their ids, so that no two sets wait for each other. One row alone goes in as values: making
 sense of the JSON would cost as much as its insert. One that names a household or a person is told
@@ -104,16 +115,20 @@ async def insert(
             return {one["id"]: one["twin"] for one in made}
         made = await database.fetch(_INSERT_ONE, *values)
         return {one["id"]: None for one in made}
-    plain = [
-        {
-            **row,
-            "content_hash": _hex(row["content_hash"]),
-            "beneficiary_hash": _hex(row["beneficiary_hash"]),
-        }
-        for row in rows
-    ]
-    written = to_json(plain).decode()
-    made = await database.fetch(_INSERT, caller.scopes, caller.context, written)
+    own = [{name: row[name] for name in _OWN} for row in rows]
+    for row in own:
+        for name in _HASHES:
+            row[name] = _hex(row[name])
+        for name in _WORDS:
+            row[name] = str(row[name])
+    shared = next(iter(rows))
+    made = await database.fetch(
+        _INSERT,
+        caller.scopes,
+        caller.context,
+        to_json(own, exclude_none=True).decode(),
+        *(shared[name] for name in _SHARED),
+    )
     return {one["id"]: None for one in made}
 
 

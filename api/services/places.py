@@ -1,9 +1,8 @@
 """Where a unit lies on a day: what a row needs to be placed in scope and in totals."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import date
-from typing import Any, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, func
@@ -16,8 +15,7 @@ from api.models.admin_units import AdminUnit, Placement
 from api.models.types import Level
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A unit on a day, with the commune and the province above it."""
 
     unit_id: UUID
@@ -36,8 +34,7 @@ class Place:
         }
 
 
-@dataclass(frozen=True)
-class Gone:
+class Gone(NamedTuple):
     """A unit that ended before the day; its territory lies in `province_key` on that day."""
 
     unit_id: UUID
@@ -50,7 +47,7 @@ type Found = Place | Gone | date
 
 # The nation stands in for the province of what hangs on the nation itself.
 PLACES = """
-    select a.unit_id, a.day, u.key as unit_key, u.level, u.valid_from, u.valid_to,
+    select a.unit_id, a.day, u.valid_from, u.valid_to, u.level, u.key as unit_key,
            commune.ancestor_key as commune_key,
            coalesce(province.ancestor_key, case u.level when 'nation' then u.key end)
                as province_key
@@ -86,15 +83,22 @@ _SUCCESSORS = """
 """
 
 
-def found_of(row: Mapping[str, Any]) -> Found:
+def found_of(
+    unit_id: UUID,
+    day: date,
+    first: date | None,
+    last: date | None,
+    level: str,
+    unit_key: int,
+    commune_key: int | None,
+    province_key: int | None,
+) -> Found:
     """Return where a row of `PLACES` says that a unit lies."""
-    day, first, last = row["day"], row["valid_from"], row["valid_to"]
     if first is not None and day < first:
-        return cast("date", first)
+        return first
     if last is not None and day > last:
-        return Gone(row["unit_id"], row["province_key"])
-    level = Level(row["level"])
-    return Place(row["unit_id"], row["unit_key"], level, row["commune_key"], row["province_key"])
+        return Gone(unit_id, province_key)
+    return Place(unit_id, unit_key, Level(level), commune_key, province_key)
 
 
 async def find_places(session: AsyncSession, asked: Collection[Asked]) -> dict[Asked, Found]:
@@ -104,7 +108,7 @@ async def find_places(session: AsyncSession, asked: Collection[Asked]) -> dict[A
     """
     database, pairs = await connection_of(session), list(set(asked))
     rows = await database.fetch(_PLACES, [unit for unit, _ in pairs], [day for _, day in pairs])
-    return {(row["unit_id"], row["day"]): found_of(row) for row in rows}
+    return {(row["unit_id"], row["day"]): found_of(*row) for row in rows}
 
 
 async def find_successors(

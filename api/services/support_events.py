@@ -49,6 +49,7 @@ def present_event(caller: Caller, row: Mapping[str, Any]) -> SupportEventRead:
 def presentable(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return an event's row by the names of the contract, in clear."""
     values = dict(row, recorded_at=row["created_at"], beneficiary=None)
+    values["clock_skew"] = row["occurred_at"] > row["created_at"]
     age_band, gender = row["beneficiary_age_band"], row["beneficiary_gender"]
     if age_band or gender or row["beneficiary_hash"]:
         values["beneficiary"] = BeneficiaryRead(age_band=age_band, gender=gender)

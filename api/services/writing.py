@@ -92,8 +92,9 @@ def bring_back(row: Record) -> None:
         touch(row)
 
 
-def _content(caller: Caller, given: Creation) -> bytes:
-    return caller.secrets.hash_content(given.model_dump(exclude={"id"}))
+def content_of(caller: Caller, given: Creation) -> bytes:
+    """Return the keyed hash of a body as accepted; what is left out is as its default."""
+    return caller.secrets.hash_text(given.model_dump_json(exclude={"id"}, exclude_defaults=True))
 
 
 async def made_before[Row: Record](
@@ -106,7 +107,7 @@ async def made_before[Row: Record](
     if given.id is None:
         return None
     found: Row | None = await session.scalar(
-        select(table).where(table.id == given.id, table.content_hash == _content(caller, given))
+        select(table).where(table.id == given.id, table.content_hash == content_of(caller, given))
     )
     return found
 
@@ -121,7 +122,7 @@ async def insert_once[Row: Record](
     """
     row_id = given.id or ids.new_id()
     now = clock.now()
-    content = _content(caller, given)
+    content = content_of(caller, given)
     record = {
         "id": row_id,
         "version": 1,

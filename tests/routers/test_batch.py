@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from api.models.role_grants import Role
 from tests.factories import HOAN_KIEM, MUONG_KHUONG, As, Place, Province, make
 
 BATCH = "/v1/batch"
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
@@ -403,6 +405,44 @@ async def test_a_wrong_envelope_refuses_the_whole(
     assert await send(leader) == []
     described = {"device_id": "máy-1", "device_sequence": 7, "sent_at": "2025-08-01T09:00:00Z"}
     assert outcomes(await send(leader, support_events=[good], **described)) == [(201, "created")]
+
+
+async def test_each_bad_event_is_refused_alone_and_by_its_name(
+    portal: httpx.AsyncClient, lao_cai: Province, as_: As
+) -> None:
+    here, there = lao_cai.muong_khuong, lao_cai.bao_thang
+    ended = await make(here.admin, "teams", **team(here, dissolved_on="2025-07-31"))
+    capital = await as_(Role.portal_client, at=HOAN_KIEM)
+    soon = (datetime.now(UTC) + timedelta(hours=25)).isoformat()
+    cases: list[tuple[dict[str, Any], tuple[str, str]]] = [
+        ({"quantity": 0}, ("/quantity", "greater_than_equal")),
+        ({"quantity": 10**12}, ("/quantity", "less_than_equal")),
+        ({"occurred_at": "2025-07-01T23:59:00+07:00"}, ("/occurred_at", "before_founding")),
+        ({"team_id": ended["id"], "occurred_at": "2025-08-01T00:00:00+07:00"},
+         ("/occurred_at", "after_dissolution")),
+        ({"occurred_at": soon}, ("/occurred_at", "in_the_future")),
+        ({"occurred_at": "2025-08-01T09:00:00"}, ("/occurred_at", "timezone_aware")),
+        ({"service_type": "HL.DECLARE"}, ("/service_type", "service_inactive")),
+        ({"service_type": "NO.SUCH"}, ("/service_type", "not_found")),
+        ({"household_id": str(ids.new_id())}, ("/household_id", "not_found")),
+        ({"member_ids": [there.leader["id"]]}, ("/member_ids/0", "not_in_team")),
+        ({"unit_id": str(HOAN_KIEM)}, ("/unit_id", "outside_province")),
+        ({"team_id": str(ids.new_id())}, ("/team_id", "not_found")),
+        ({"note": "a\x00b"}, ("/note", "control_character")),
+    ]  # fmt: skip
+    items = [create(here.event(**changes)) for changes, _ in cases]
+    results = await send(portal, support_events=[*items, create(here.event())])
+    for result, (changes, fault) in zip(results, cases, strict=False):
+        assert (result["status"], faults(result)) == (422, {fault}), changes
+    assert outcomes(results[-1:]) == [(201, "created")]
+    foreign = create(here.event(household_id=here.household["id"]))
+    (hidden,) = await send(capital, support_events=[foreign])
+    assert faults(hidden) == {("/team_id", "not_found")}
+
+
+async def test_a_body_of_fifty_megabytes_is_not_read(portal: httpx.AsyncClient) -> None:
+    response = await portal.post(BATCH, content=b"[" * 50_000_000, headers=JSON)
+    assert (response.status_code, response.json()["code"]) == (413, "payload_too_large")
 
 
 async def test_an_external_id_that_is_taken_refuses_only_its_item(

@@ -304,6 +304,7 @@ async def test_the_same_create_again_is_the_same_event(
     leader: httpx.AsyncClient, na_day: Place
 ) -> None:
     body = na_day.event(id=str(ids.new_id()), member_ids=[na_day.leader["id"]], note="lần một")
+    body["external_ids"] = {"zalo": "1", "phone": "2"}
     assert (await leader.post(EVENTS, json=body)).status_code == 201
     path = f"{EVENTS}/{body['id']}"
     edited = await leader.patch(path, json={"note": "khác"}, headers=ANYTHING)
@@ -312,7 +313,8 @@ async def test_the_same_create_again_is_the_same_event(
         json={"role": "leader", "joined_on": "2025-07-02", "left_on": "2025-07-03"},
     )
     assert left.status_code == 200, left.text
-    for again in (body, body | {"quantity": 1, "occurred_at": "2025-08-01T02:00:00.000Z"}):
+    other = {"quantity": 1, "occurred_at": "2025-08-01T02:00:00.000Z", "lat": None}
+    for again in (body, body | other | {"external_ids": {"phone": "2", "zalo": "1"}}):
         response = await leader.post(EVENTS, json=again)
         assert response.status_code == 200, response.text
         assert response.json() == edited.json()
@@ -412,6 +414,20 @@ async def test_references_must_fit_the_team_and_the_day(
     tomorrow = (datetime.now(UTC) + timedelta(hours=23)).isoformat()
     await make(leader, "support-events", **here.event(occurred_at=tomorrow))
     await make(leader, "support-events", **here.event(occurred_at="2025-07-02T00:00:00+07:00"))
+
+
+async def test_a_clock_that_runs_ahead_is_believed_for_a_day_and_flagged(
+    leader: httpx.AsyncClient, na_day: Place
+) -> None:
+    for hours, ahead in ((-1, False), (1, True), (23, True)):
+        moment = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
+        made = await make(leader, "support-events", **na_day.event(occurred_at=moment))
+        read = (await leader.get(f"/v1/support-events/{made['id']}")).json()
+        assert made["clock_skew"] is read["clock_skew"] is ahead
+    assert sorted(event["clock_skew"] for event in await walk(leader)) == [False, True, True]
+    late = (datetime.now(UTC) + timedelta(hours=24, minutes=1)).isoformat()
+    response = await refuse(leader, na_day.event(occurred_at=late), 422, "validation_failed")
+    assert faults(response) == {("/occurred_at", "in_the_future")}
 
 
 async def test_a_dissolved_team_has_events_until_its_last_day(
