@@ -83,7 +83,13 @@ def created[Resource: Output](
 
 def paged[P: Page[Any]](request: Request, response: Response, page: P) -> P:
     """Give the answer its `Link` to the next page (RFC 8288)."""
-    if page.next_cursor:
-        following = request.url.include_query_params(cursor=page.next_cursor)
-        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    linked(request, response, page.next_cursor)
     return page
+
+
+def linked(request: Request, response: Response, next_cursor: str | None) -> Response:
+    """Give an answer that is written already its `Link` to the next page."""
+    if next_cursor:
+        following = request.url.include_query_params(cursor=next_cursor)
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return response

@@ -29,24 +29,29 @@ from api.models.support_events import (
     SupportEventRead,
     SupportEventUpdate,
 )
-from api.routers.answers import IfMatch, OptionalIfMatch, created, paged, tagged
-from api.services import event_corrections, event_life, event_versions, support_events
+from api.routers.answers import IfMatch, OptionalIfMatch, created, linked, paged, tagged
+from api.services import (
+    event_corrections,
+    event_life,
+    event_lists,
+    event_versions,
+    support_events,
+)
 
 router = APIRouter(prefix="/support-events", tags=["support-events"])
 
 
-@router.get("", operation_id="list_support_events")
+@router.get("", operation_id="list_support_events", response_model=SupportEventPage)
 async def list_support_events(
-    session: Session,
-    caller: EventReader,
+    database: HotConnection,
+    caller: HotEventReader,
     query: Annotated[SupportEventQuery, Query()],
     request: Request,
-    response: Response,
-) -> SupportEventPage:
+) -> Response:
     """List the events in scope."""
-    return paged(
-        request, response, await support_events.list_support_events(session, caller, query)
-    )
+    listed = await event_lists.list_support_events(database, caller, query)
+    response = Response(listed.body, media_type="application/json")
+    return linked(request, response, listed.next_cursor)
 
 
 @router.post("", operation_id="create_support_event", status_code=201)

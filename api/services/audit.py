@@ -98,6 +98,25 @@ async def record_read(
     await _record(database, caller, "read", resource, [row.id for row, _ in clear], units, told)
 
 
+async def record_rows(
+    database: Connection,
+    caller: Caller,
+    resource: str,
+    shown: Sequence[Mapping[str, Any]],
+    query: PageQuery,
+) -> None:
+    """Record a list's rows that were shown in clear, as `record_read` does: here values, as shown.
+
+    Each has its `id` and `unit_id`.
+    """
+    personal = PERSONAL[resource]
+    clear = [row for row in shown if any(row[name] is not None for name in personal)]
+    if clear:
+        units = {row["unit_id"] for row in clear}
+        rows = [row["id"] for row in clear]
+        await _record(database, caller, "read", resource, rows, units, _told(query))
+
+
 async def record_one(
     database: Hot, caller: Caller, resource: str, shown: Output, row: Mapping[str, Any]
 ) -> None:

@@ -1,6 +1,6 @@
 """Ids of other systems: each names one row of a kind, under a system that one caller owns."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from uuid import UUID
 
 from sqlalchemy import Select, Uuid, text
@@ -139,15 +139,35 @@ async def reserve(
     return (await session.execute(_NAMED, name)).scalar_one(), False
 
 
+_FIND_NAMED = """
+    select e.row_id from external_id e
+    join unnest($2::text[], $3::text[]) as g (system, value)
+      on e.system = g.system and e.value = g.value
+    where e.resource = $1
+"""
+
+
+async def find_named(
+    database: Connection, resource: str, external_ids: Collection[str]
+) -> set[UUID]:
+    """Return the rows that `system:id` texts name."""
+    systems, values = _parts(external_ids)
+    found = await database.fetch(_FIND_NAMED, resource, systems, values)
+    return {row["row_id"] for row in found}
+
+
+def _parts(external_ids: Collection[str]) -> tuple[list[str], list[str]]:
+    parted = [text_.partition(":") for text_ in external_ids]
+    return [system for system, *_ in parted], [value for *_, value in parted]
+
+
 def named(resource: str, external_ids: Collection[str]) -> Select[UUID]:
     """Select the rows that `system:id` texts name."""
-    pairs: Sequence[tuple[str, str]] = [
-        (system, value) for system, _, value in (text_.partition(":") for text_ in external_ids)
-    ]
+    systems, values = _parts(external_ids)
     statement = text("""
         select e.row_id from external_id e
         join unnest(cast(:systems as text[]), cast(:values as text[])) as g (system, value)
           on e.system = g.system and e.value = g.value
         where e.resource = :resource
-    """).bindparams(resource=resource, systems=[s for s, _ in pairs], values=[v for _, v in pairs])
+    """).bindparams(resource=resource, systems=systems, values=values)
     return statement.columns(row_id=Uuid)  # type: ignore[return-value]

@@ -13,6 +13,7 @@ from api.auth.permissions import MATRIX, Permission
 from api.auth.scope import Reach
 from api.db import create_engine
 from api.models.role_grants import Role
+from api.services import event_list_rows
 from tests.factories import (
     BAO_THANG,
     HA_NOI,
@@ -35,6 +36,15 @@ async def seen(who: httpx.AsyncClient) -> dict[str, set[str]]:
         response = await who.get(f"/v1/{path}", params={"limit": 200})
         ok = response.status_code == 200
         found[path] = {row["id"] for row in response.json()["items"]} if ok else set()
+    return found
+
+
+async def events_of_the_next_commune(province: Province) -> list[list[Any]]:
+    """Ask for a foreign commune's events: by filters that walk other rows than one's own."""
+    found = []
+    for query in ({"unit_id": str(BAO_THANG)}, {"team_id": province.bao_thang.team["id"]}):
+        response = await province.muong_khuong.admin.get("/v1/support-events", params=query)
+        found.append(response.json()["items"])
     return found
 
 
@@ -68,7 +78,9 @@ async def test_the_database_alone_lets_nothing_through(
         return true()
 
     monkeypatch.setattr(Reach, "filter", everything)
+    monkeypatch.setattr(event_list_rows, "_within", lambda *_: "true")
     assert await seen(lao_cai.muong_khuong.admin) == owned["mine"]
+    assert await events_of_the_next_commune(lao_cai) == [[], []]
     monkeypatch.setattr(Reach, "covers", lambda *_: True)
     foreign = lao_cai.bao_thang
     refused = await lao_cai.muong_khuong.admin.post(
@@ -90,6 +102,7 @@ async def test_the_application_alone_lets_nothing_through(
         for table in ("team", "member", "membership", "household", "support_event"):
             await connection.execute(text(f"alter table {table} disable row level security"))
     assert await seen(lao_cai.muong_khuong.admin) == owned["mine"]
+    assert await events_of_the_next_commune(lao_cai) == [[], []]
 
 
 async def test_without_a_scope_the_database_shows_nothing(lao_cai: Province, database: str) -> None:
