@@ -31,6 +31,7 @@ from api.routers import (
     memberships,
     oauth,
     observations,
+    polls,
     reorganisations,
     role_grants,
     service_types,
@@ -40,6 +41,8 @@ from api.routers import (
     users,
 )
 from api.services.audit import READINGS
+from api.services.observation_answers import Answers
+from api.services.observation_streams import Streams
 from api.settings import Settings
 
 NOUNS = (  # the busiest first: a path is looked for in this order
@@ -89,10 +92,12 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
             statement_timeout_ms=settings.statement_timeout_ms,
         )
         app.state.hot = Hot(pool, Together(pool, READINGS))
+        app.state.answers = Answers(app.state.engine, app.state.hot)
         app.state.callers = Callers(app.state.engine, database_url, secrets, app.state.cursors)
         watching = asyncio.create_task(app.state.callers.watch.run())
-        async with worker.working(database_url):
-            yield
+        with worker.telling(app.state.streams.closing):
+            async with worker.working(database_url):
+                yield
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
@@ -113,8 +118,10 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
     app.state.issuers = Issuers(settings.oidc_issuers)
     app.state.secrets = secrets
     app.state.cursors = Cursors(secrets.cursors)
+    app.state.streams = Streams(settings.max_streams)
     app.state.tokens = Tokens(settings.issuer, settings.access_token_minutes, secrets)
     requests.install(app)
+    app.add_middleware(polls.Polls)
     app.add_middleware(gate.Limit, largest=settings.max_body_bytes, deepest=settings.max_json_depth)
     app.add_middleware(
         gate.Gate,

@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     max_json_depth: int = Field(default=32, ge=8, le=500)
     max_concurrent_requests: int = Field(default=256, ge=1)
     """Requests that a worker has under way; more are asked to come back (503)."""
+    max_streams: int = Field(default=100, ge=1)
+    """Streams of observations that a worker has open, each of them one of its requests."""
     request_timeout_seconds: float = Field(default=30, gt=0, le=600)
     rate_limit: str = "1000/minute"
     """Requests of a principal, or of a network address before sign-in, e.g. `1000/minute`."""

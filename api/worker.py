@@ -6,15 +6,18 @@ connections of their own, so that requests do not wait for them.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from types import FrameType
 from typing import Final, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from api.db import TOOK_TURNS, create_engine, transaction
-from api.services import audit_seals, event_folding
+from api.services import audit_seals, event_folding, observation_answers
 
 log = logging.getLogger("noidai")
 LONGEST_GOODBYE: Final = 10
@@ -37,6 +40,7 @@ class Chore(NamedTuple):
 CHORES: Final = (
     Chore(audit_seals.prepare, 60),
     Chore(audit_seals.seal, 60, at_once=False),
+    Chore(observation_answers.tidy, 10),
     Chore(event_folding.fold, 1, in_one_snapshot=True),
 )
 
@@ -54,6 +58,31 @@ async def working(database_url: str) -> AsyncIterator[None]:
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*chores), LONGEST_GOODBYE)
         await engine.dispose()
+
+
+@contextmanager
+def telling(ending: asyncio.Event) -> Iterator[None]:
+    """Set `ending` when the process is asked to end, before the server acts on it.
+
+    The server waits for its connections first, and for a stream it would wait forever.
+    """
+    loop = asyncio.get_running_loop()
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(ending.set)
+        given = before[signal.Signals(number)]
+        if callable(given):
+            given(number, frame)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        taken = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
+        before = {number: signal.signal(number, tell) for number in taken}
+    try:
+        yield
+    finally:
+        for number, given in before.items():
+            signal.signal(number, given)
 
 
 async def repeat(engine: AsyncEngine, chore: Chore, ending: asyncio.Event) -> None:

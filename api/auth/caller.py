@@ -1,7 +1,7 @@
 """The caller of a request: who it is, and where each of its permissions holds today."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import NamedTuple
@@ -108,6 +108,10 @@ class Caller:
         return sorted(
             {g.root for g in self.grants if g.root is not None and permission in MATRIX[g.role]}
         )
+
+
+type Renewed = Callable[[], Awaitable[Caller]]
+"""Gives the caller as of now; 401 or 403 once the token or the right has ended."""
 
 
 def written(reaches: Mapping[Permission, Reach]) -> str:

@@ -50,6 +50,11 @@ class Callers:
             self._known.clear()
             self._members.clear()
 
+    def remembered(self, principal_id: UUID, session_id: UUID | None) -> Caller | None:
+        """Return who calls, if that is known without asking the database."""
+        known = self._known.get(principal_id, {}).get(session_id)
+        return known if known and self.watch.awake and known.holds(clock.now()) else None
+
     async def find(
         self, principal_id: UUID, session_id: UUID | None, *, anew: bool = False
     ) -> Caller:
@@ -57,8 +62,7 @@ class Callers:
 
         `anew` reads it from the database in any case.
         """
-        known = self._known.get(principal_id, {}).get(session_id)
-        if known and not anew and self.watch.awake and known.holds(clock.now()):
+        if not anew and (known := self.remembered(principal_id, session_id)):
             return known
         before = self._forgotten
         async with transaction(self.engine) as session:

@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.auth.caller import Caller, enter
+from api.auth.caller import Caller, Renewed, enter
 from api.auth.duties import ANY_DUTY, Duty, check_duties
 from api.auth.issuers import Issuers
 from api.auth.permissions import CHANGES_RIGHTS, Permission
@@ -131,13 +131,32 @@ def hot(permission: Permission) -> Callable[..., Awaitable[Caller]]:
     return allow
 
 
+def lasting(permission: Permission) -> Callable[..., Awaitable[Renewed]]:
+    """Return the same for what goes on long after its request: who may still watch is asked anew.
+
+    Takes no transaction.
+    """
+
+    async def allow(
+        request: Request, _scheme: Annotated[object, Depends(_bearer)] = None
+    ) -> Renewed:
+        async def renewed() -> Caller:
+            return await _caller(request, permission)
+
+        await renewed()
+        return renewed
+
+    allow.permission = permission  # type: ignore[attr-defined]
+    return allow
+
+
 SignedIn = Annotated[Caller, Depends(require(Permission.open))]
 Oneself = Annotated[Caller, Depends(require(Permission.open, ANY_DUTY))]
 """Whoever is signed in, also while there is something to do first."""
 TotpOwner = Annotated[Caller, Depends(require(Permission.open, frozenset({Duty.totp})))]
 Somebody = Annotated[Caller, Depends(hot(Permission.open))]
 """Whoever is signed in, where something slow comes before the transaction."""
-AggregateReader = Annotated[Caller, Depends(require(Permission.aggregates_read))]
+AggregateWatcher = Annotated[Renewed, Depends(lasting(Permission.aggregates_read))]
 AuditReader = Annotated[Caller, Depends(require(Permission.audit_read))]
 BatchWriter = Annotated[Caller, Depends(require(Permission.batch_write))]
 CatalogueWriter = Annotated[Caller, Depends(require(Permission.catalogue_extend))]
@@ -148,6 +167,7 @@ EventReopener = Annotated[Caller, Depends(require(Permission.events_reopen))]
 EventVerifier = Annotated[Caller, Depends(require(Permission.events_verify))]
 EventVoider = Annotated[Caller, Depends(require(Permission.events_void))]
 GlassBreaker = Annotated[Caller, Depends(require(Permission.glass_break))]
+HotAggregateReader = Annotated[Caller, Depends(hot(Permission.aggregates_read))]
 HotEventReader = Annotated[Caller, Depends(hot(Permission.events_read))]
 HotEventWriter = Annotated[Caller, Depends(hot(Permission.events_write))]
 HouseholdReader = Annotated[Caller, Depends(require(Permission.households_read))]

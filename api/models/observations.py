@@ -152,3 +152,10 @@ class ObservationAnswer(SQLModel):
 
     items: list[Observation]
     meta: ObservationMeta
+
+
+class ObservationVersion(SQLModel):
+    """What a stream tells: the version of the newest answer's figures."""
+
+    data_version: str
+    computed_at: datetime

@@ -12,6 +12,8 @@ from api.services.writing import ANY_VERSION
 
 NO_STORE = {"Cache-Control": "no-store"}
 """For answers that carry a secret."""
+PRIVATE = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Language"}
+"""For answers that are asked for again and again, by their ETag."""
 
 
 def _expected(
@@ -58,11 +60,15 @@ def _weight(quality: str) -> float:
         return 0.0
 
 
-def holds(request: Request, tag: str) -> bool:
-    """Tell whether the client has this very answer (weak comparison, RFC 9110, 13.1.2)."""
+def known_tags(request: Request) -> set[str]:
+    """Return the ETags of answers that the client has (weak comparison, RFC 9110, 13.1.2)."""
     given = request.headers.get("if-none-match", "")
-    known = {part.strip().removeprefix("W/") for part in given.split(",")}
-    return bool(known & {tag, "*"})
+    return {part.strip().removeprefix("W/") for part in given.split(",")} - {""}
+
+
+def holds(request: Request, tag: str) -> bool:
+    """Tell whether the client has this very answer."""
+    return bool(known_tags(request) & {tag, "*"})
 
 
 def tagged[Resource: Output](response: Response, resource: Resource) -> Resource:

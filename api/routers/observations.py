@@ -1,20 +1,25 @@
 """/v1/observations: indicators by unit, period and one more dimension, as JSON or CSV."""
 
 import csv
+from collections.abc import AsyncIterator
 from io import StringIO
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
-from api.auth.dependencies import AggregateReader, Session
+from api.auth.dependencies import AggregateWatcher, HotAggregateReader, Session
 from api.models.observations import (
     Observation,
     ObservationAnswer,
     ObservationFormat,
     ObservationQuery,
+    ObservationVersion,
 )
-from api.routers.answers import holds, preferred
-from api.services import observations
+from api.routers.answers import PRIVATE, known_tags, preferred
+from api.services.observation_answers import Answers, Seen
+from api.services.observation_streams import Streams
 
 router = APIRouter(prefix="/observations", tags=["observations"])
 
@@ -37,6 +42,10 @@ COLUMNS: Final = {
 """SDMX-CSV's names -> the fields of an item."""
 
 
+async def _answers(request: Request) -> Answers:
+    return cast("Answers", request.app.state.answers)
+
+
 @router.get(
     "",
     operation_id="list_observations",
@@ -48,7 +57,8 @@ COLUMNS: Final = {
 )
 async def list_observations(
     session: Session,
-    caller: AggregateReader,
+    caller: HotAggregateReader,
+    answers: Annotated[Answers, Depends(_answers)],
     query: Annotated[ObservationQuery, Query()],
     request: Request,
 ) -> Response:
@@ -58,18 +68,64 @@ async def list_observations(
     """
     better = preferred(request, "application/json", "text/csv")
     form = query.format or ObservationFormat(better.partition("/")[2])
-    answer = await observations.observe(session, caller, query)
-    tag = observations.entity_tag(caller, query.model_copy(update={"format": form}), answer)
-    headers = {
-        "ETag": tag,
-        "Cache-Control": "private, no-cache",
-        "Vary": "Accept, Accept-Language",
-    }
-    if holds(request, tag):
+    asked = query.model_copy(update={"format": form})
+    seen, answer = await answers.answer(session, caller, asked, known_tags(request))
+    request.state.answered = seen.key
+    headers = {"ETag": seen.tag, **PRIVATE}
+    if answer is None:
         return Response(status_code=304, headers=headers)
     if form is ObservationFormat.csv:
         return Response(_csv(answer.items), headers=headers, media_type="text/csv")
     return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
+
+
+async def _place(request: Request, renewed: AggregateWatcher) -> AsyncIterator[Streams]:
+    """Keep a place among the streams until the answer has ended, however it ends."""
+    streams = cast("Streams", request.app.state.streams)
+    with streams.place(await renewed()):
+        yield streams
+
+
+@router.get(
+    "/stream",
+    operation_id="stream_observations",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Events `data_version`, with an ObservationVersion as data",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    },
+)
+async def stream_observations(
+    renewed: AggregateWatcher,
+    streams: Annotated[Streams, Depends(_place)],
+    answers: Annotated[Answers, Depends(_answers)],
+    query: Annotated[ObservationQuery, Query()],
+    last_event_id: Annotated[
+        str | None, Header(max_length=64, description="The data version that is known already")
+    ] = None,
+) -> Response:
+    """Tell when the data version of a query moves (Server-Sent Events): its `id` and its data.
+
+    The present one comes first, unless it is `Last-Event-ID`. Ends with the token, the right or the
+    service: connect anew. 429 beyond 20 streams of one principal in a worker.
+    """
+    asked = query.model_copy(update={"format": ObservationFormat.json})
+    await answers.current(await renewed(), asked)  # what is refused is refused before it begins
+    events = streams.watch(answers, renewed, asked, last_event_id)
+    return EventSourceResponse(_written(events), headers={"X-Accel-Buffering": "no"})
+
+
+async def _written(events: AsyncIterator[Seen | None]) -> AsyncIterator[bytes]:
+    async for seen in events:
+        if seen is None:
+            yield KEEPALIVE_COMMENT
+            continue
+        told = ObservationVersion(data_version=seen.version, computed_at=seen.computed_at)
+        yield format_sse_event(
+            event="data_version", data_str=told.model_dump_json(), id=seen.version
+        )
 
 
 def _csv(items: list[Observation]) -> str:

@@ -34,6 +34,7 @@ from api.services.counting import counting
 from api.services.event_rolls import ROLLED, Rolls, find_rolls
 from api.services.masking import sees_all_people
 from api.services.measures import FORMULAS, Formula, Measure
+from api.services.observation_basis import Basis, find_basis, find_boundary
 from api.services.observation_cells import Counts, items_of
 from api.services.observation_land import find_land
 from api.services.observation_people import check_allowed, suppressed
@@ -54,8 +55,10 @@ _ITEMS: Final = TypeAdapter(list[Observation])
 
 async def observe(
     session: AsyncSession, caller: Caller, query: ObservationQuery
-) -> ObservationAnswer:
+) -> tuple[ObservationAnswer, Basis]:
     """Count what is asked for: a fixed number of statements for any number of units and periods.
+
+    Returns the answer, and what it rests on.
 
     404 for a root that is absent or out of scope. 422 `unknown_indicator`, `period_invalid`,
     `not_applicable` (a filter on an indicator without that dimension) or `wrong_level` (above the
@@ -76,7 +79,7 @@ async def observe(
     pages = await _shield(session, caller, asked, formulas)
     rolls = await _find_rolls(session, caller, asked, formulas)
     shown = pages.widened(asked) if pages else asked
-    await _enter(session, caller, shown, formulas, rolls.values())
+    places = await _enter(session, caller, shown, formulas, rolls.values())
     wanted = {ROLLED[m] for f in (*formulas, _VERIFIED_SHARE) for m in f.measures if m in ROLLED}
     folded = {by: await found.count(session, wanted) for by, found in rolls.items()}
     counted = {
@@ -97,6 +100,9 @@ async def observe(
         verified_share = await _verified_share(session, asked, folded.values())
     versions = {indicator.code: indicator.definition_version for indicator in indicators}
     content = [query.boundary, versions, verified_share, str(min(today, whole.last)), bool(pages)]
+    content.append(await find_boundary(session, caller, roots))
+    if query.service_type:
+        content.append(services)
     meta = ObservationMeta(
         data_version=_digest(_ITEMS.dump_json(items), content),
         computed_at=clock.now(),
@@ -105,18 +111,8 @@ async def observe(
         definition_versions=versions,
         verified_share=verified_share,
     )
-    return ObservationAnswer(items=items, meta=meta)
-
-
-def entity_tag(caller: Caller, query: ObservationQuery, answer: ObservationAnswer) -> str:
-    """Return the strong `ETag` of an answer: its data version, query, scope and format."""
-    asked = {
-        name: sorted(value) if name in FILTERS else value
-        for name, value in query.model_dump(mode="json").items()
-    }
-    reach = caller.reach(Permission.aggregates_read)
-    scope = [sorted(reach.provinces), sorted(reach.communes), sorted(reach.units)]
-    return f'"{_digest(answer.meta.data_version.encode(), [asked, scope])}"'
+    basis = await find_basis(session, shown, formulas, places, widened=bool(pages))
+    return ObservationAnswer(items=items, meta=meta), basis
 
 
 def _digest(data: bytes, more: Any) -> str:
@@ -192,14 +188,15 @@ async def _enter(
     asked: Asked,
     formulas: Sequence[Formula],
     rolls: Iterable[Rolls],
-) -> None:
+) -> Reach:
     """Let the database show what was ever recorded in the roots, for the rest of the transaction.
 
     More than the caller's own reach where a village has moved away since (its past belongs to the
     root's), less where the root is a part of it. Each fact is placed again when it is counted, so
     that showing too much of the roots adds nothing. Teams from elsewhere that worked in the roots
     are shown by their ids, for their kind. Households helped elsewhere are found as far as the
-    caller's own reach goes. Of rolls, those that make up the answer are shown.
+    caller's own reach goes. Of rolls, those that make up the answer are shown. Returns where the
+    events lie that are shown, by themselves or in rolls.
     """
     await session.execute(_PLAN_ANEW)
     here = await find_territory(session, caller, asked)
@@ -216,6 +213,7 @@ async def _enter(
             here.provinces | own.provinces, own.communes, here.units | own.units
         )
     await present(session, reaches)
+    events, summed = reaches[Permission.events_read], reaches[Permission.aggregates_read]
     split_by_kind = asked.query.by is By.kind or asked.query.team_kind
     if split_by_kind and any(By.service_type in formula.dimensions for formula in formulas):
         days = {"first": asked.whole.first, "last": asked.whole.last}
@@ -224,6 +222,11 @@ async def _enter(
             here.provinces, units=here.units, teams=frozenset(teams)
         )
         await present(session, reaches)
+    return Reach(
+        events.provinces | summed.provinces,
+        events.communes | summed.communes,
+        events.units | summed.units,
+    )
 
 
 async def _count(session: AsyncSession, asked: Asked, measure: Measure, by: By | None) -> Counts:

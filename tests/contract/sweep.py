@@ -160,7 +160,10 @@ BATCH: Final = {
 }
 """Array of a batch -> its collection, the schemas of what is created and updated."""
 
-NEEDED: Final = {"list_observations": {"indicator": "teams.active", "period": "2025"}}
+NEEDED: Final = {
+    "list_observations": {"indicator": "teams.active", "period": "2025"},
+    "stream_observations": {"indicator": "teams.active", "period": "2025"},
+}
 """Query parameters that an operation cannot do without."""
 
 TREE: Final = {"placement", "admin_unit_state", "unit_succession", "tree", "alembic_version"}
@@ -610,6 +613,7 @@ class World:
         caller = await country.sign_in(role, at=at, team=team, member=member)
         own.ids["identities"] = [await identify(country, caller.principal_id)]
         caller.headers["X-Request-Id"] = "sweep"
+        country.app.state.streams.closing.set()  # a stream has one event, and ends
         world = cls(country.app, role, caller, own, foreign, {}, "")
         for spot in (own, *foreign):
             await spot.protect(country)
@@ -1187,7 +1191,7 @@ class Sweep:
         return seen
 
     async def _queries(self, operation: Operation) -> list[Json]:
-        if operation.name == "list_observations":
+        if operation.name in NEEDED:
             return await self._observations()
         if "include_total" not in operation.parameters:
             return [{}]
