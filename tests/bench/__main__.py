@@ -7,11 +7,8 @@ missing, never because something is slow.
 
 import argparse
 import asyncio
-import os
 import secrets
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,46 +25,11 @@ from api.auth.secrets import Secrets
 from api.demo import load_demo
 from tests.bench import floor, load
 from tests.bench.operations import Operation, prepare
+from tests.bench.serving import ENVIRONMENT, free_port, process
 
 ROUNDS = 3
-ENVIRONMENT = {"NOIDAI_RATE_LIMIT": "1000000/second"}  # counted, never reached
 COUNT = "select count(*) from support_event"
-PATIENCE = 30  # seconds for a process to begin or to end
 HEADER = ("", "service/s", "median ms", "p95 ms", "floor/s", "median ms", "p95 ms", "ratio")
-
-
-@contextmanager
-def process(port: int, *arguments: str, **environment: str) -> Iterator[None]:
-    """Run a Python module that serves on the port, from its first answer on; end it by its pid."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("NOIDAI_")}
-    with subprocess.Popen([sys.executable, "-m", *arguments], env=clean | environment) as child:
-        try:
-            uvloop.run(_answers(child, port))
-            yield
-        finally:
-            child.terminate()
-            try:
-                child.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                child.kill()
-
-
-async def _answers(child: subprocess.Popen[bytes], port: int) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while child.poll() is None:
-            try:
-                await load.ask(port, load.request("GET", "/health/live"), 200)
-            except OSError:
-                await asyncio.sleep(0.05)
-            else:
-                return
-    raise SystemExit(f"a server ended with code {child.returncode}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -78,7 +40,7 @@ def both(urls: embedded.Urls, folder: str) -> Iterator[tuple[int, int, str]]:
     asyncio.run(db.migrate(urls.owner))
     asyncio.run(load_demo(urls.app, Secrets(key), owner_url=urls.owner))
     asyncio.run(_execute(superuser, floor.TABLE))
-    ours, bare = _free_port(), _free_port()
+    ours, bare = free_port(), free_port()
     serve = ("api.cli", "serve", "--port", str(ours))
     with (
         process(ours, *serve, **ENVIRONMENT, NOIDAI_DATA_DIR=folder, NOIDAI_SECRET_KEY=key),

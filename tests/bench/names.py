@@ -5,9 +5,6 @@ when an answer is wrong.
 """
 
 import asyncio
-import os
-import secrets
-import subprocess
 import sys
 import tempfile
 from itertools import cycle
@@ -20,12 +17,11 @@ import uvloop
 
 from api import db, embedded, ids
 from tests.bench import load
-from tests.bench.__main__ import ENVIRONMENT, _free_port, process
+from tests.bench.serving import served
 from tests.bench.villages import VILLAGES
 
 SECONDS = 3.0
 LAO_CAI = str(ids.official_unit_id("province", "15", "2025-07-01"))
-USER, PASSWORD = "bench.admin", secrets.token_urlsafe(16)
 ASKED: dict[str, list[str]] = {
     "exact": ["Xuân Thượng", "Bảo Yên", "Mường Khương", "Hoàn Kiếm", "xã Bảo Yên", "Phố Ràng"],
     "beginning": ["Muong Khu", "Lao Ca", "Xuan Th", "Ho Chi", "Nam Ph", "phuong hai ba"],
@@ -48,12 +44,6 @@ async def _fill(url: str) -> tuple[int, int]:
         return units, names
     finally:
         await connection.close()
-
-
-async def _sign_in(port: int) -> str:
-    body = f'{{"username":"{USER}","password":"{PASSWORD}"}}'
-    _, answer = await load.ask(port, load.request("POST", "/v1/sessions", body), 201)
-    return str(answer["access_token"])
 
 
 async def _measure(port: int, token: str, seconds: float) -> list[tuple[str, list[float]]]:
@@ -84,21 +74,7 @@ def main() -> None:
     ):
         asyncio.run(db.migrate(urls.owner))
         units, names = asyncio.run(_fill(urls.owner.replace("noidai_owner", "postgres")))
-        settings = ENVIRONMENT | {
-            "NOIDAI_DATA_DIR": folder,
-            "NOIDAI_SECRET_KEY": secrets.token_hex(32),
-        }
-        clean = {name: value for name, value in os.environ.items() if name[:7] != "NOIDAI_"}
-        first = (sys.executable, "-m", "api.cli", "bootstrap", "--username", USER)
-        subprocess.run(
-            [*first, "--password-stdin"],
-            input=f"{PASSWORD}\n".encode(),
-            env=clean | settings,
-            check=True,
-        )
-        port = _free_port()
-        with process(port, "api.cli", "serve", "--port", str(port), **settings):
-            token = uvloop.run(_sign_in(port))
+        with served(folder) as (port, token):
             found = uvloop.run(_measure(port, token, SECONDS))
     sys.stdout.write(f"{units:,} units, {names:,} different names\n")
     sys.stdout.write(f"{'':<34}{'asked':>7}{'p50 ms':>9}{'p95 ms':>9}\n")
