@@ -18,7 +18,7 @@ from hypothesis import settings as examples
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from api import db, embedded
+from api import db, embedded, worker
 from api.app import create_app
 from api.settings import Settings
 from tests.factories import As, Country, Province
@@ -97,6 +97,12 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(
         _env_file=None, data_dir=tmp_path, database_pool_size=20, rate_limit="1000000/minute"
     )
+
+
+@pytest.fixture(autouse=True)
+def _no_chores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is done in the background, but where a test does it; real processes do all."""
+    monkeypatch.setattr(worker, "CHORES", ())
 
 
 @pytest.fixture

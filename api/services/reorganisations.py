@@ -35,7 +35,7 @@ from api.services.reorganisation_order import WITHOUT_UNDO, check_document, chec
 from api.services.tree import hold_tree
 from api.services.tree_changes import check_shape, make_change
 from api.services.tree_work import TreeWork
-from api.services.writing import made_before
+from api.services.writing import content_of, made_before
 
 COUNTED = (
     Permission.teams_read,
@@ -142,8 +142,7 @@ async def create_reorganisation(
         preview = await preview_changes(session, given, caller.id, within)
         await enter(session, caller)
         return preview
-    content = caller.secrets.hash_content(given.model_dump(exclude={"id"}))
-    row = await apply_changes(session, given, caller.id, within, content)
+    row = await apply_changes(session, given, caller.id, within, content_of(caller, given))
     await enter(session, caller)
     return read_one(row), True
 

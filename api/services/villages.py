@@ -25,7 +25,7 @@ from api.models.types import Level
 from api.services.admin_units import get_unit
 from api.services.places import place
 from api.services.tree import share_tree
-from api.services.writing import changed_values, check_version, touch
+from api.services.writing import changed_values, check_version, content_of, touch
 
 _INSERT_STATES = text("""
     insert into admin_unit_state (unit_key, during, name, type, parent_key)
@@ -63,7 +63,7 @@ async def create_village(
         raise not_found_at("/parent_id")
     unit_id = given.id or ids.new_id()
     now = clock.now()
-    content = caller.secrets.hash_content(given.model_dump(exclude={"id"}))
+    content = content_of(caller, given)
     key = await session.scalar(
         insert(AdminUnit)
         .values(

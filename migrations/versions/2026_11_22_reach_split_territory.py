@@ -11,60 +11,76 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
+# Step by step, from arrays: a plan for recursive queries guesses millions of rows.
 REACH = """
 create or replace function reach(roots integer[], day date,
                                  out provinces integer[], out communes integer[],
                                  out units integer[])
-language sql stable as $$
-    with recursive here as materialized (  -- every unit that lies in the roots on that day
-        select p.unit_key as key
+language plpgsql stable as $$
+declare
+    here constant integer[] := array(  -- every unit that lies in the roots on that day
+        select p.unit_key
         from admin_unit r
         join placement p on p.ancestor_key = r.key and p.level = r.level and p.during @> day
-        where r.key = any(roots)
-    ), split(key) as (  -- and that something in them was made of
-        select b.predecessor_key from unit_became b
-        where b.successor_key = any(array(select key from here)) and b.happened_on <= day
-        union
-        select b.predecessor_key from split s
-        join unit_became b on b.successor_key = s.key and b.happened_on <= day
-    ), leaving(key) as (  -- but part of which lies elsewhere
-        select b.predecessor_key
-        from split s join unit_became b on b.predecessor_key = s.key and b.happened_on <= day
-        where b.predecessor_key not in (select key from here)
-          and b.successor_key not in (select key from here union all select key from split)
-        union
-        select b.predecessor_key
-        from leaving l join unit_became b on b.successor_key = l.key and b.happened_on <= day
-        where b.predecessor_key not in (select key from here)
-    ), whole as materialized (
-        select key from here
-        union
-        select key from split where key not in (select key from leaving)
-    ), inside as materialized (  -- no half was given a village: it lies in all of them
-        select key from whole
-        union
+        where r.key = any(roots));
+    before integer[] := '{}';  -- that something in them was made of
+    outside integer[] := '{}';  -- of these, what lies elsewhere in part
+    step integer[] := here;
+    inside integer[];
+begin
+    while cardinality(step) > 0 loop
+        step := array(
+            select distinct predecessor_key from unit_succession
+            where successor_key = any(step) and happened_on <= day
+              and predecessor_key <> all(before));
+        before := before || step;
+    end loop;
+    step := array(
+        select distinct predecessor_key from unit_succession
+        where predecessor_key = any(before) and happened_on <= day
+          and predecessor_key <> all(here) and successor_key <> all(here)
+          and successor_key <> all(before));
+    while cardinality(step) > 0 loop
+        outside := outside || step;
+        step := array(
+            select distinct predecessor_key from unit_succession
+            where successor_key = any(step) and happened_on <= day
+              and predecessor_key <> all(here) and predecessor_key <> all(outside));
+    end loop;
+    inside := array(
+        select unnest(here) union select key from unnest(before) key where key <> all(outside));
+    inside := array(
+        select unnest(inside)
+        union  -- no half was given a village: it lies in all of them
         select s.unit_key
-        from admin_unit_state s join admin_unit v on v.key = s.unit_key and v.level = 'village'
-        where s.parent_key = any(array(select key from split)) and lower(s.during) is not distinct
-              from (
-                  select lower(l.during) from admin_unit_state l
-                  where l.unit_key = s.unit_key and l.parent_key is not null
-                    and coalesce(lower(l.during) <= day, true)
-                  order by l.during desc limit 1)
-          and s.parent_key in (select key from whole)
+        from admin_unit_state s
+        join admin_unit v on v.key = s.unit_key and v.level = 'village'
+        where s.parent_key = any(before) and s.parent_key = any(inside)
+          and lower(s.during) is not distinct from (
+              select lower(l.during) from admin_unit_state l
+              where l.unit_key = s.unit_key and l.parent_key is not null
+                and coalesce(lower(l.during) <= day, true)
+              order by l.during desc limit 1)
           and not exists (
               select from unit_succession x
               where x.predecessor_key = s.unit_key and x.happened_on <= day)
-    ), unit as (
-        select u.key, u.level from admin_unit u join inside using (key)
-    ), village_outside as (
-        select s.parent_key from admin_unit_state s
-        join admin_unit v on v.key = s.unit_key and v.level = 'village'
-        where s.unit_key not in (select key from inside)
-    ), commune as (
-        select key from unit where level = 'commune'
-          and key not in (select parent_key from village_outside where parent_key is not null)
-    ), province as (
+        union  -- a district went where its communes went
+        select d.key
+        from admin_unit_state s
+        join admin_unit d on d.key = s.parent_key and d.level = 'district'
+        where s.unit_key = any(inside) and not exists (
+            select from admin_unit_state c
+            where c.parent_key = d.key and c.unit_key <> all(inside)));
+
+    with unit as materialized (
+        select u.key, u.level from admin_unit u where u.key = any(inside)
+    ), commune as materialized (
+        select key from unit
+        where level = 'commune' and not exists (
+            select from admin_unit_state s
+            join admin_unit v on v.key = s.unit_key and v.level = 'village'
+            where s.parent_key = unit.key and s.unit_key <> all(inside))
+    ), province as materialized (
         select key from unit where level = 'nation'
         union all
         select key from unit
@@ -94,6 +110,8 @@ language sql stable as $$
                            and (s.parent_key is null
                                 or s.parent_key not in (select key from commune)))
                      else key not in (select key from commune) end)
+    into provinces, communes, units;
+end
 $$;
 """
 

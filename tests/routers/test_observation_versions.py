@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import pytest
 from fastapi import FastAPI
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api import worker
 from api.app import create_app
 from api.db import transaction
 from api.models.role_grants import Role
@@ -38,11 +36,6 @@ QUERY: dict[str, Any] = {
     "every": "year",
     "unit_id": str(MUONG_KHUONG),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_chores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "CHORES", ())  # what is folded, and when, is said here
 
 
 @dataclass

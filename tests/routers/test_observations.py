@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api import clock, ids, worker
+from api import clock, ids
 from api.db import transaction
 from api.models.observations import Every
 from api.models.role_grants import Role
@@ -51,7 +51,6 @@ type Row = dict[str, Any]
 @pytest.fixture(autouse=True)
 def _one_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "today", lambda: TODAY)
-    monkeypatch.setattr(worker, "CHORES", ())  # what is folded, and what is not, stays so
 
 
 @dataclass

@@ -8,11 +8,9 @@ from typing import Any
 
 import asyncpg
 import httpx
-import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from api import worker
 from api.db import transaction
 from api.models.role_grants import Role
 from api.services import event_folding
@@ -28,11 +26,6 @@ EXACT = text("""
             from event_changes) as told,
            (select count(*) from support_event where status in ('submitted', 'verified')) as counted
 """)
-
-
-@pytest.fixture(autouse=True)
-def _nobody_folds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "CHORES", ())
 
 
 async def is_exact(connection: AsyncConnection) -> bool:
