@@ -11,12 +11,13 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-# Step by step, from arrays: a plan for recursive queries guesses millions of rows.
+# Step by step, from arrays that are planned for as they are: a plan for a recursive query guesses
+# millions of rows, one for any array walks it once for every row.
 REACH = """
 create or replace function reach(roots integer[], day date,
                                  out provinces integer[], out communes integer[],
                                  out units integer[])
-language plpgsql stable as $$
+language plpgsql stable set plan_cache_mode = force_custom_plan as $$
 declare
     here constant integer[] := array(  -- every unit that lies in the roots on that day
         select p.unit_key
@@ -32,23 +33,27 @@ begin
         step := array(
             select distinct predecessor_key from unit_succession
             where successor_key = any(step) and happened_on <= day
-              and predecessor_key <> all(before));
+              and predecessor_key not in (select unnest(before)));
         before := before || step;
     end loop;
     step := array(
         select distinct predecessor_key from unit_succession
         where predecessor_key = any(before) and happened_on <= day
-          and predecessor_key <> all(here) and successor_key <> all(here)
-          and successor_key <> all(before));
+          and predecessor_key not in (select unnest(here))
+          and successor_key not in (select unnest(here))
+          and successor_key not in (select unnest(before)));
     while cardinality(step) > 0 loop
         outside := outside || step;
         step := array(
             select distinct predecessor_key from unit_succession
             where successor_key = any(step) and happened_on <= day
-              and predecessor_key <> all(here) and predecessor_key <> all(outside));
+              and predecessor_key not in (select unnest(here))
+              and predecessor_key not in (select unnest(outside)));
     end loop;
     inside := array(
-        select unnest(here) union select key from unnest(before) key where key <> all(outside));
+        select unnest(here)
+        union
+        select key from unnest(before) key where key not in (select unnest(outside)));
     inside := array(
         select unnest(inside)
         union  -- no half was given a village: it lies in all of them
@@ -70,7 +75,7 @@ begin
         join admin_unit d on d.key = s.parent_key and d.level = 'district'
         where s.unit_key = any(inside) and not exists (
             select from admin_unit_state c
-            where c.parent_key = d.key and c.unit_key <> all(inside)));
+            where c.parent_key = d.key and c.unit_key not in (select unnest(inside))));
 
     with unit as materialized (
         select u.key, u.level from admin_unit u where u.key = any(inside)
@@ -79,7 +84,7 @@ begin
         where level = 'commune' and not exists (
             select from admin_unit_state s
             join admin_unit v on v.key = s.unit_key and v.level = 'village'
-            where s.parent_key = unit.key and s.unit_key <> all(inside))
+            where s.parent_key = unit.key and s.unit_key not in (select unnest(inside)))
     ), province as materialized (
         select key from unit where level = 'nation'
         union all
