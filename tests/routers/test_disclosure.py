@@ -310,7 +310,7 @@ def pieces_of(period: str) -> Iterator[str]:
         yield from (f"{period[:4]}-{n:02}" for n in range(last - 2, last + 1))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("indicator", "by"),
     [

@@ -213,17 +213,15 @@ async def test_a_hot_read_is_a_look_into_the_primary_key(
     assert scans[0]["Index Name"] == "support_event_pkey"
 
 
-@pytest.mark.parametrize(
-    "asked", ["q=Xuan%20Thuong", "q=th%C3%B4n%201", f"q=tan&within={LAO_CAI}", "q=Muong%20Khuog"]
-)
 async def test_a_search_reads_no_table_of_units_whole(
-    app: FastAPI, country: Country, superuser: AsyncEngine, asked: str
+    app: FastAPI, country: Country, superuser: AsyncEngine
 ) -> None:
     anyone = await country.sign_in()
     async with superuser.connect() as connection:
         raw: Any = await connection.get_raw_connection()
         await raw.driver_connection.execute(VILLAGES.replace("99999", "19999"))
-    for plan in await plans(app, anyone, f"/v1/admin-units?{asked}"):
-        scans = [node for node in nodes(plan) if node["Node Type"] == "Seq Scan"]
-        read = {scan["Relation Name"] for scan in scans if scan["Actual Loops"]}
-        assert read <= {"unit_name"}  # so few names here that the planner may prefer it
+    for asked in ("Xuan%20Thuong", "th%C3%B4n%201", f"tan&within={LAO_CAI}", "Muong%20Khuog"):
+        for plan in await plans(app, anyone, f"/v1/admin-units?q={asked}"):
+            scans = [node for node in nodes(plan) if node["Node Type"] == "Seq Scan"]
+            read = {scan["Relation Name"] for scan in scans if scan["Actual Loops"]}
+            assert read <= {"unit_name"}, asked  # so few names here that it may be preferred
