@@ -12,9 +12,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api import db, embedded
-from api.installation import check_settings, do, load_settings, open_database, secret_of, stop
+from api.installation import (
+    check_settings,
+    do,
+    do_at_length,
+    load_settings,
+    open_database,
+    secret_of,
+    stop,
+)
 from api.settings import Settings, SettingsError
 
 app = typer.Typer(
@@ -210,21 +219,17 @@ def doctor(
     """Check settings and database, and hold every total against a recount; exit 1 on a fault."""
     from api.services import event_folding
 
-    async def examine(url: str) -> dict[str, int]:
-        engine = db.create_engine(url)
-        try:
-            if not await db.is_ready(engine):
-                stop("the database lacks migrations: run `noidai migrate`")
-            if repair:
-                await event_folding.repair(engine)
-            return await event_folding.differences(engine)
-        finally:
-            await engine.dispose()
+    async def examine(engine: AsyncEngine) -> dict[str, int]:
+        if not await db.is_ready(engine):
+            stop("the database lacks migrations: run `noidai migrate`")
+        if repair:
+            await event_folding.repair(engine)
+        return await event_folding.differences(engine)
 
     settings = load_settings()
     check_settings(settings)
     with open_database(settings) as urls:
-        found = asyncio.run(examine(urls.app))
+        found = do_at_length(urls.app, examine)
     typer.echo(f"{found.pop('rows')} rolls of events held against a recount")
     for name, rows in found.items():
         typer.echo(f"  {name}: {rows} differ")
@@ -259,17 +264,11 @@ def rehash() -> None:
     settings = load_settings()
     check_settings(settings)
 
-    async def run(url: str, secret: str) -> int:
-        engine = db.create_engine(url)
-        try:
-            return await wrap(engine, Secrets(secret, settings.beneficiary_keys))
-        finally:
-            await engine.dispose()
-
     with open_database(settings) as urls:
         if settings.embedded:
             asyncio.run(db.migrate(urls.owner))
-        rows = asyncio.run(run(urls.app, secret_of(settings)))
+        secrets = Secrets(secret_of(settings), settings.beneficiary_keys)
+        rows = do_at_length(urls.app, lambda engine: wrap(engine, secrets))
     typer.echo(f"{rows} hashes wrapped; run it again once no process without the new key is left")
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from api import db, embedded
 from api.settings import Settings, SettingsError
@@ -70,11 +70,20 @@ def secret_of(settings: Settings) -> str:
 def do[T](app_url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     """Return what `work` does in one transaction of its own, as the service."""
 
+    async def once(engine: AsyncEngine) -> T:
+        async with db.transaction(engine) as session:
+            return await work(session)
+
+    return do_at_length(app_url, once)
+
+
+def do_at_length[T](app_url: str, work: Callable[[AsyncEngine], Awaitable[T]]) -> T:
+    """Return what `work` does in as many transactions as it takes, as the service."""
+
     async def run() -> T:
         engine = db.create_engine(app_url)
         try:
-            async with db.transaction(engine) as session:
-                return await work(session)
+            return await work(engine)
         finally:
             await engine.dispose()
 
