@@ -8,19 +8,28 @@ import asyncpg
 from fastapi import FastAPI
 from sqlalchemy import event as hooks
 
+_CALLER = ("set_config('noidai.principal'", "from role_grant g")
+
 
 @contextmanager
-def statements(app: FastAPI) -> Iterator[list[str]]:
-    """Collect the SQL that the service sends."""
+def statements(app: FastAPI, *, callers: bool = False) -> Iterator[list[str]]:
+    """Collect the SQL that the service sends; what reads a caller only if `callers`.
+
+    A caller is read again whenever an announcement of it is heard late, at any moment.
+    """
     sent: list[str] = []
     engine = app.state.engine.sync_engine
     fetch = asyncpg.Connection.fetch
 
+    def keep(statement: str) -> None:
+        if callers or not any(part in statement for part in _CALLER):
+            sent.append(statement)
+
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        sent.append(statement)
+        keep(statement)
 
     async def noted(connection: Any, query: str, *arguments: Any, **options: Any) -> Any:
-        sent.append(query)
+        keep(query)
         return await fetch(connection, query, *arguments, **options)
 
     hooks.listen(engine, "before_cursor_execute", note)

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import create_app
@@ -20,6 +20,7 @@ from api.services.observation_basis import _ALWAYS, _NOUNS, _words
 from api.settings import Settings
 from tests.conftest import SECRET
 from tests.factories import LAO_CAI, MUONG_KHUONG, NATION, As, Person, Province, make
+from tests.statements import statements
 
 QUERY: dict[str, Any] = {
     "indicator": [
@@ -55,18 +56,11 @@ class Poll:
         self.tag = response.headers["ETag"]
         return response.status_code == 200
 
-    async def statements(self, app: FastAPI) -> int:
+    async def counts(self, app: FastAPI) -> int:
         """Ask; return how many statements counted, all but the one that looks at what is new."""
-        counted: list[str] = []
-
-        def count(*arguments: Any) -> None:
-            counted.append(arguments[2])
-
-        engine = app.state.engine.sync_engine
-        event.listen(engine, "before_cursor_execute", count)
-        assert not await self.is_new()
-        event.remove(engine, "before_cursor_execute", count)
-        return len(counted)
+        with statements(app) as sent:
+            assert not await self.is_new()
+        return len(sent) - 1
 
 
 async def fold(app: FastAPI) -> int:
@@ -173,11 +167,11 @@ async def test_what_happens_elsewhere_counts_nothing_anew(lao_cai: Province, app
     poll = Poll(lao_cai.muong_khuong.admin, QUERY | {"indicator": "events.count"})
     there = await lao_cai.leader_of(lao_cai.bao_thang)
     await poll.is_new()
-    assert await poll.statements(app) == 0, "nothing happened"
+    assert await poll.counts(app) == 0, "nothing happened"
     await make(there, "support-events", **lao_cai.bao_thang.event())
-    assert await poll.statements(app) == 0, "an event elsewhere"
+    assert await poll.counts(app) == 0, "an event elsewhere"
     await fold(app)
-    assert await poll.statements(app) == 0, "folding"
+    assert await poll.counts(app) == 0, "folding"
     here = await lao_cai.leader_of(lao_cai.muong_khuong)
     await make(
         here,
@@ -191,7 +185,7 @@ async def test_what_happens_elsewhere_counts_nothing_anew(lao_cai: Province, app
         "support-events",
         **lao_cai.muong_khuong.event(occurred_at="2025-07-02T09:30:00+07:00"),
     )
-    assert await poll.statements(app) == 0, "an event of another month"
+    assert await poll.counts(app) == 0, "an event of another month"
     assert await Poll(lao_cai.muong_khuong.admin, poll.query).is_new()
 
 
@@ -266,10 +260,10 @@ async def test_folded_changes_are_the_same_changes(
         async with transaction(app.state.engine) as session:
             assert await observation_answers.tidy(session) > 100
         assert await connection.scalar(text("select count(*) from data_change")) < 20
-    assert await poll.statements(app) == 0
+    assert await poll.counts(app) == 0
     async with superuser.connect() as connection:
         await connection.execute(text("update team set version = version"))
-    assert await poll.statements(app) > 0
+    assert await poll.counts(app) > 0
 
 
 async def test_nobody_waits_for_anothers_change(lao_cai: Province, superuser: AsyncEngine) -> None:
