@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from api import documents, gate, requests, worker
@@ -139,10 +139,8 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
             max_age=600,
         )
     app.add_middleware(requests.Trace)
-    v1 = APIRouter(prefix="/v1")
     for noun in NOUNS:
-        v1.include_router(noun.router)
-    app.include_router(v1)
+        app.include_router(noun.router, prefix="/v1")
     app.include_router(oauth.router)
     app.include_router(health.router)
     documents.install(app)

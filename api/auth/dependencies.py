@@ -1,10 +1,11 @@
 """The parameter types of routes: the session, the caller, the permission that a route asks for."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPBearer
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth.caller import Caller, Renewed, enter
@@ -46,7 +47,6 @@ async def _hot(request: Request) -> Hot:
 
 
 HotConnection = Annotated[Hot, Depends(_hot)]
-_bearer = HTTPBearer(auto_error=False, bearerFormat="at+jwt", scheme_name="accessToken")
 
 
 def tokens_of(request: Request) -> Tokens:
@@ -93,92 +93,88 @@ async def _caller(
     return caller.asking(permission, request.state.request_id)
 
 
-def require(
-    permission: Permission, despite: frozenset[Duty] = frozenset()
-) -> Callable[..., Awaitable[Caller]]:
-    """Return the dependency that lets in whoever holds `permission` somewhere.
+class Permit(SecurityBase):
+    """Lets in whoever holds a permission somewhere; the routes' security scheme in the document.
 
     401 without a valid token, 403 `insufficient_role` when no grant carries the permission.
     Whoever has something to do first is refused, but for the duties in `despite`.
     """
 
-    async def allow(
-        request: Request,
-        session: Session,
-        _scheme: Annotated[object, Depends(_bearer)] = None,
-    ) -> Caller:
-        caller = await _caller(request, permission, despite)
-        request.state.changes_rights = permission in CHANGES_RIGHTS
+    scheme_name = "accessToken"
+    model = HTTPBearer(bearerFormat="at+jwt")
+
+    def __init__(self, permission: Permission, despite: frozenset[Duty] = frozenset()) -> None:
+        """Ask for one permission."""
+        self.permission, self.despite = permission, despite
+
+
+class Require(Permit):
+    """Lets somebody into the transaction of their request."""
+
+    async def __call__(self, request: Request, session: Session) -> Caller:
+        """Return who calls; the transaction knows them."""
+        caller = await _caller(request, self.permission, self.despite)
+        request.state.changes_rights = self.permission in CHANGES_RIGHTS
         await enter(session, caller)
         return caller
 
-    allow.permission = permission  # type: ignore[attr-defined]
-    return allow
 
-
-def hot(permission: Permission) -> Callable[..., Awaitable[Caller]]:
-    """Return the same dependency for what has no transaction, or takes none before it must.
+class RequireHot(Permit):
+    """Lets somebody in where there is no transaction, or none before it must be.
 
     Hot paths bring the scope with each statement; others `enter` their transaction themselves.
     """
 
-    async def allow(
-        request: Request, _scheme: Annotated[object, Depends(_bearer)] = None
-    ) -> Caller:
-        return await _caller(request, permission)
-
-    allow.permission = permission  # type: ignore[attr-defined]
-    return allow
+    async def __call__(self, request: Request) -> Caller:
+        """Return who calls."""
+        return await _caller(request, self.permission, self.despite)
 
 
-def lasting(permission: Permission) -> Callable[..., Awaitable[Renewed]]:
-    """Return the same for what goes on long after its request: who may still watch is asked anew.
+class RequireLasting(Permit):
+    """Lets somebody watch long after their request: whether they still may is asked anew.
 
     Takes no transaction.
     """
 
-    async def allow(
-        request: Request, _scheme: Annotated[object, Depends(_bearer)] = None
-    ) -> Renewed:
+    async def __call__(self, request: Request) -> Renewed:
+        """Return what tells who calls, now and later."""
+
         async def renewed() -> Caller:
-            return await _caller(request, permission)
+            return await _caller(request, self.permission)
 
         await renewed()
         return renewed
 
-    allow.permission = permission  # type: ignore[attr-defined]
-    return allow
 
-
-SignedIn = Annotated[Caller, Depends(require(Permission.open))]
-Oneself = Annotated[Caller, Depends(require(Permission.open, ANY_DUTY))]
+SignedIn = Annotated[Caller, Depends(Require(Permission.open))]
+Oneself = Annotated[Caller, Depends(Require(Permission.open, ANY_DUTY))]
 """Whoever is signed in, also while there is something to do first."""
-TotpOwner = Annotated[Caller, Depends(require(Permission.open, frozenset({Duty.totp})))]
-Somebody = Annotated[Caller, Depends(hot(Permission.open))]
+TotpOwner = Annotated[Caller, Depends(Require(Permission.open, frozenset({Duty.totp})))]
+Somebody = Annotated[Caller, Depends(RequireHot(Permission.open))]
 """Whoever is signed in, where something slow comes before the transaction."""
-AggregateWatcher = Annotated[Renewed, Depends(lasting(Permission.aggregates_read))]
-AuditReader = Annotated[Caller, Depends(require(Permission.audit_read))]
-BatchWriter = Annotated[Caller, Depends(require(Permission.batch_write))]
-CatalogueWriter = Annotated[Caller, Depends(require(Permission.catalogue_extend))]
-DeviceWriter = Annotated[Caller, Depends(require(Permission.devices_write))]
-EventReader = Annotated[Caller, Depends(require(Permission.events_read))]
-EventWriter = Annotated[Caller, Depends(require(Permission.events_write))]
-EventReopener = Annotated[Caller, Depends(require(Permission.events_reopen))]
-EventVerifier = Annotated[Caller, Depends(require(Permission.events_verify))]
-EventVoider = Annotated[Caller, Depends(require(Permission.events_void))]
-GlassBreaker = Annotated[Caller, Depends(require(Permission.glass_break))]
-HotAggregateReader = Annotated[Caller, Depends(hot(Permission.aggregates_read))]
-HotEventReader = Annotated[Caller, Depends(hot(Permission.events_read))]
-HotEventWriter = Annotated[Caller, Depends(hot(Permission.events_write))]
-HouseholdReader = Annotated[Caller, Depends(require(Permission.households_read))]
-HouseholdWriter = Annotated[Caller, Depends(require(Permission.households_write))]
-IndicatorWriter = Annotated[Caller, Depends(require(Permission.indicators_write))]
-MemberReader = Annotated[Caller, Depends(require(Permission.members_read))]
-MemberWriter = Annotated[Caller, Depends(require(Permission.members_write))]
-PrincipalWriter = Annotated[Caller, Depends(require(Permission.principals_write))]
-Reorganiser = Annotated[Caller, Depends(require(Permission.reorganise_villages))]
-SubjectWriter = Annotated[Caller, Depends(require(Permission.subjects_write))]
-TeamReader = Annotated[Caller, Depends(require(Permission.teams_read))]
-TeamWriter = Annotated[Caller, Depends(require(Permission.teams_write))]
-TeamLinkWriter = Annotated[Caller, Depends(require(Permission.team_link_write))]
-VillageWriter = Annotated[Caller, Depends(require(Permission.villages_write))]
+AggregateWatcher = Annotated[Renewed, Depends(RequireLasting(Permission.aggregates_read))]
+AuditReader = Annotated[Caller, Depends(Require(Permission.audit_read))]
+BatchWriter = Annotated[Caller, Depends(Require(Permission.batch_write))]
+CatalogueWriter = Annotated[Caller, Depends(Require(Permission.catalogue_extend))]
+DeviceWriter = Annotated[Caller, Depends(Require(Permission.devices_write))]
+EventReader = Annotated[Caller, Depends(Require(Permission.events_read))]
+EventWriter = Annotated[Caller, Depends(Require(Permission.events_write))]
+EventReopener = Annotated[Caller, Depends(Require(Permission.events_reopen))]
+EventVerifier = Annotated[Caller, Depends(Require(Permission.events_verify))]
+EventVoider = Annotated[Caller, Depends(Require(Permission.events_void))]
+GlassBreaker = Annotated[Caller, Depends(Require(Permission.glass_break))]
+HotAggregateReader = Annotated[Caller, Depends(RequireHot(Permission.aggregates_read))]
+HotEventReader = Annotated[Caller, Depends(RequireHot(Permission.events_read))]
+HotEventWriter = Annotated[Caller, Depends(RequireHot(Permission.events_write))]
+HouseholdReader = Annotated[Caller, Depends(Require(Permission.households_read))]
+HouseholdWriter = Annotated[Caller, Depends(Require(Permission.households_write))]
+IndicatorWriter = Annotated[Caller, Depends(Require(Permission.indicators_write))]
+MemberReader = Annotated[Caller, Depends(Require(Permission.members_read))]
+MemberWriter = Annotated[Caller, Depends(Require(Permission.members_write))]
+PrincipalWriter = Annotated[Caller, Depends(Require(Permission.principals_write))]
+Reorganiser = Annotated[Caller, Depends(Require(Permission.reorganise_villages))]
+SubjectWriter = Annotated[Caller, Depends(Require(Permission.subjects_write))]
+TeamReader = Annotated[Caller, Depends(Require(Permission.teams_read))]
+TeamWriter = Annotated[Caller, Depends(Require(Permission.teams_write))]
+TeamLinkWriter = Annotated[Caller, Depends(Require(Permission.team_link_write))]
+VillageWriter = Annotated[Caller, Depends(Require(Permission.villages_write))]

@@ -70,19 +70,17 @@ async def insert_events(
 ) -> list[Taken | Refusal]:
     """Insert what holds; return each event as it is now and whether it is new, or its refusal.
 
-    What was accepted before is not judged again: a team may have been dissolved since. At most
-    five statements, whatever the number of events (two for new ones without external ids).
+    What was accepted before stays so, though a team may have been dissolved since. At most five
+    statements, whatever the number of events (two for new ones without external ids).
     """
     row_ids = [item.id or ids.new_id() for item in given]
     contents = [content_of(caller, item) for item in given]
     facts = [_fact(item) for item in given]
-    found = await gather(database, caller, facts, [item.id for item in given if item.id])
+    found = await gather(database, caller, facts)
     outcomes: dict[int, Refusal] = {}
     rows: dict[UUID, dict[str, Any]] = {}
     now = clock.now()
     for index, (row_id, fact) in enumerate(zip(row_ids, facts, strict=True)):
-        if row_id in found.known:
-            continue
         judged = judge(caller, fact, found)
         if isinstance(judged, Refusal):
             outcomes[index] = judged
@@ -96,26 +94,28 @@ async def insert_events(
                 "content_hash": contents[index],
             }
     made, refused = await _insert(database, caller, rows)
-    known = await event_rows.read(database, caller, found.known | _unsettled(rows, made, refused))
+    doubtful = _unsettled(rows, made, refused) | {row_ids[index] for index in outcomes}
+    known = await event_rows.read(database, caller, doubtful)
     for row_id, twin in made.items():
         known[row_id] = rows[row_id]
         known[row_id]["possible_duplicate_of"] = twin
     result: list[Taken | Refusal] = []
     for index, (row_id, content) in enumerate(zip(row_ids, contents, strict=True)):
-        if index in outcomes:
-            result.append(outcomes[index])
-        elif row_id in refused:
-            result.append(refused[row_id])
-        elif row_id not in known or known[row_id]["content_hash"] != content:
-            result.append(IdConflict())
-        else:
-            result.append((known[row_id], row_id in made))
+        row = known.get(row_id)
+        if row is not None and row["content_hash"] == content:
+            result.append((row, row_id in made))
             made.pop(row_id, None)
+        elif row is None and index in outcomes:
+            result.append(outcomes[index])
+        elif row is None and row_id in refused:
+            result.append(refused[row_id])
+        else:
+            result.append(IdConflict())
     return result
 
 
 def _unsettled(rows: Mapping[UUID, Any], *settled: Mapping[UUID, Any]) -> set[UUID]:
-    """Return the rows of which nothing is known: somebody else has just taken their ids."""
+    """Return the rows of which nothing is known: their ids were taken before, or just now."""
     if sum(map(len, settled)) == len(rows):
         return set()
     return set(rows).difference(*settled)

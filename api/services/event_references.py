@@ -67,8 +67,6 @@ class References:
     stays: dict[tuple[UUID, UUID], list[tuple[date, date]]] = field(default_factory=dict)
     places: dict[Asked, Found] = field(default_factory=dict)
     successors: Mapping[UUID, list[dict[str, Any]]] = field(default_factory=dict)
-    known: set[UUID] = field(default_factory=set)
-    """Events that exist already, as far as the caller can see them."""
 
 
 @dataclass(slots=True)
@@ -129,17 +127,11 @@ union all select 'place', unit_id, null, day, valid_from, valid_to, level, unit_
     province_key from place
 union all select status, null, null, null, active_from, active_to, code, null, null, province_key
 from service
-union all select 'known', e.id, null, null, null, null, null, null, null, null
-from entered cross join lateral (
-    select id from support_event
-    where id = any ($10::uuid[]) and entered.scopes is not null offset 0) e
 """  # noqa: S608 - constants
 
 
-async def gather(
-    database: Connection, caller: Caller, facts: Sequence[Fact], event_ids: Sequence[UUID] = ()
-) -> References:
-    """Read all that the facts refer to, and which of the events there are, in one statement.
+async def gather(database: Connection, caller: Caller, facts: Sequence[Fact]) -> References:
+    """Read all that the facts refer to, in one statement.
 
     (A second one tells what became of units that are gone.)
     """
@@ -154,7 +146,6 @@ async def gather(
         list({member for fact in facts for member in fact.member_ids}),
         list({fact.service_type for fact in facts}),
         clock.today(),
-        event_ids,
     )
     found = References()
     teams, households = (
@@ -174,8 +165,6 @@ async def gather(
         elif kind == "house":
             if households.covers(Spot(unit, commune, province)):
                 found.households.add(id_)
-        elif kind == "known":
-            found.known.add(id_)
         else:  # a service, by its status
             found.services[name] = Service(name, kind, first, last, province)
     found.successors = await find_successors(database, found.places.values())
@@ -208,9 +197,12 @@ def may_write(caller: Caller, home: PlacedRow, team_id: UUID, members: Sequence[
 def _check_service(fact: Fact, team: Team, found: References) -> FieldError | None:
     """Refuse a service of another province (as the tree stands today), or of other days."""
     service = found.services.get(fact.service_type)
-    home = found.places.get((team.unit_id, clock.today()))
-    if service is None or service.province_key not in {None, getattr(home, "province_key", None)}:
+    if service is None:
         return FieldError("/service_type", "not_found")
+    if service.province_key is not None:
+        home = found.places.get((team.unit_id, clock.today()))
+        if service.province_key != getattr(home, "province_key", None):
+            return FieldError("/service_type", "not_found")
     starts, ends = service.active_from or date.min, service.active_to or date.max
     if not starts <= fact.day <= ends or (service.status == "retired" and not service.active_to):
         return FieldError("/service_type", "service_inactive")
@@ -257,10 +249,9 @@ def locate(fact: Fact, team: Team, found: References) -> Place | Refusal:
     where = found.places.get((unit_id, fact.day))
     if not isinstance(where, Place):
         return refusal_of(where, found.successors, "/unit_id")
-    home = found.places.get((team.unit_id, fact.day))
-    known = isinstance(home, Place | Gone) and home.province_key is not None
-    province = home.province_key if isinstance(home, Place | Gone) and known else team.province_key
-    if where.province_key != province:
+    home = where if unit_id == team.unit_id else found.places.get((team.unit_id, fact.day))
+    province = home.province_key if isinstance(home, (Place, Gone)) else None
+    if where.province_key != (team.province_key if province is None else province):
         return ValidationFailed(FieldError("/unit_id", "outside_province"))
     if where.level not in LEVELS:
         expected = {"expected": ", ".join(sorted(LEVELS))}
