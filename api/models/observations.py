@@ -7,12 +7,12 @@ from uuid import UUID
 
 from pydantic import AfterValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from api.models.service_types import ServiceCode
 from api.models.support_events import Channel
 from api.models.teams import TeamKind
-from api.models.types import EARLIEST, LATEST, Level, Name, Query
+from api.models.types import EARLIEST, LATEST, Body, Level, Name, Query
 
 Number = Annotated[int | float, WithJsonSchema({"type": "number"})]
 """Counts are whole, shares are not; both are one JSON type."""
@@ -115,7 +115,7 @@ class ObservationQuery(Query):
     )
 
 
-class Observation(SQLModel):
+class Observation(Body):
     """One cell. `numerator` and `denominator` are a share's, whose value lies in 0-100."""
 
     indicator: str
@@ -134,7 +134,7 @@ class Observation(SQLModel):
     status: ObservationStatus
 
 
-class ObservationMeta(SQLModel):
+class ObservationMeta(Body):
     """What the figures rest on."""
 
     data_version: str = Field(description="Changes when any figure does; opaque")
@@ -147,14 +147,14 @@ class ObservationMeta(SQLModel):
     )
 
 
-class ObservationAnswer(SQLModel):
+class ObservationAnswer(Body):
     """Dense over units and periods, sparse over `by`."""
 
     items: list[Observation]
     meta: ObservationMeta
 
 
-class ObservationVersion(SQLModel):
+class ObservationVersion(Body):
     """What a stream tells: the version of the newest answer's figures."""
 
     data_version: str

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from api.models.observations import By, Observation, ObservationStatus
@@ -24,62 +25,64 @@ def items_of(
     formula = FORMULAS.get(indicator.code)
     by = asked.by(formula) if formula else None
     tables = [counted.get((measure, by), {}) for measure in formula.measures] if formula else []
+    cells = _Cells(asked, indicator, formula, by)
     for unit in (*targets, None):
         for n, piece in enumerate(asked.pieces, 1):
-            cell = _Cell(asked, indicator, formula, piece, unit, by)
-            if unit and not cell.exists:
-                yield cell.observation(None, [])
+            if unit and not cells.exist(unit, piece):
+                yield cells.cell(unit, piece, None, [])
                 continue
             parts = [table.get((unit.key if unit else None, n), {}) for table in tables]
             named = sorted(set().union(*parts), key=str) if by or not unit else [None]
             for part in named:
-                yield cell.observation(part, [numbers.get(part, 0) for numbers in parts])
+                yield cells.cell(unit, piece, part, [numbers.get(part, 0) for numbers in parts])
 
 
 @dataclass(frozen=True)
-class _Cell:
-    """An indicator in a period and a unit (`None`: unallocated)."""
+class _Cells:
+    """The cells of one indicator, in units (`None`: unallocated) and periods."""
 
     asked: Asked
     indicator: Any
     formula: Formula | None
-    piece: Period
-    unit: Unit | None
     by: By | None
 
-    @property
-    def exists(self) -> bool:
-        """Whether there is something to count: the period has begun, and the unit stood in it."""
+    def exist(self, unit: Unit, piece: Period) -> bool:
+        """Tell whether there is something to count: the period has begun, the unit stood in it."""
         return (
             self.formula is not None
-            and self.unit is not None
-            and self.piece.first <= self.asked.today
-            and self.unit.stands(*self.asked.window(self.piece, self.formula))
+            and piece.first <= self.asked.today
+            and unit.stands(*self.asked.window(piece, self.formula))
         )
 
-    def unit_of_count(self, part: str | None) -> str | None:
-        """Return what is counted; `None` for services with several units of count at once."""
+    @cached_property
+    def unit_of_count(self) -> str | None:
+        """What is counted; `None` for services with several units of count at once."""
         if self.indicator.unit_of_count != "service":
             return str(self.indicator.unit_of_count)
-        if part and self.by is By.service_type:
-            return self.asked.services.get(part)
         units = set(self.asked.services.values())
         return units.pop() if len(units) == 1 else None
 
-    def observation(self, part: str | None, numbers: Sequence[int]) -> Observation:
-        """Return the cell with its numbers: those of the formula's measures, or none."""
+    def _counted(self, part: str | None) -> str | None:
+        if part and self.by is By.service_type and self.indicator.unit_of_count == "service":
+            return self.asked.services.get(part)
+        return self.unit_of_count
+
+    def cell(
+        self, unit: Unit | None, piece: Period, part: str | None, numbers: Sequence[int]
+    ) -> Observation:
+        """Return a cell with its numbers: those of the formula's measures, or none."""
         share = self.formula is not None and self.formula.share
-        unit_of_count = self.unit_of_count(part)
+        unit_of_count = self._counted(part)
         numerator, denominator = (*numbers, None, None)[:2]
         value: float | None = numerator if unit_of_count and not share else None
         if share and numerator is not None and denominator:
             value = 100 * numerator / denominator
         status = ObservationStatus.ok if value is not None else ObservationStatus.not_computable
-        code, name = self.unit.called(self.asked.tree(self.piece)) if self.unit else (None, None)
+        code, name = unit.called(self.asked.tree(piece)) if unit else (None, None)
         return Observation(
             indicator=self.indicator.code,
-            period=self.piece.label,
-            unit_id=self.unit.id if self.unit else None,
+            period=piece.label,
+            unit_id=unit.id if unit else None,
             unit_code=code,
             unit_name=name,
             service_type=part if self.by is By.service_type else None,
@@ -90,5 +93,5 @@ class _Cell:
             numerator=numerator if share else None,
             denominator=denominator if share else None,
             unit_of_count=unit_of_count,
-            status=status if self.unit else ObservationStatus.unallocated,
+            status=status if unit else ObservationStatus.unallocated,
         )
