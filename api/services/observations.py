@@ -159,6 +159,7 @@ async def _services(session: AsyncSession, query: ObservationQuery) -> dict[str,
 
 # Plans for the days and units asked for: a plan for any takes a hundred times longer.
 _PLAN_ANEW = text("select set_config('plan_cache_mode', 'force_custom_plan', true)")
+_PROVINCES = text("select array(select key from admin_unit where level = 'province')")
 _STRANGE_TEAMS = text("""
     select array(
         select distinct e.team_id from support_event e
@@ -194,8 +195,8 @@ async def _enter(
     More than the caller's own reach where a village has moved away since (its past belongs to the
     root's), less where the root is a part of it. Each fact is placed again when it is counted, so
     that showing too much of the roots adds nothing. Teams from elsewhere that worked in the roots
-    are shown by their ids, for their kind. Households helped elsewhere are found as far as the
-    caller's own reach goes. Of rolls, those that make up the answer are shown. Returns where the
+    are shown by their ids, for their kind. Events of anywhere are shown where it is the
+    households that lie in the roots: two readers of one unit see one figure. Of rolls, those that make up the answer are shown. Returns where the
     events lie that are shown, by themselves or in rolls.
     """
     await session.execute(_PLAN_ANEW)
@@ -208,10 +209,8 @@ async def _enter(
         frozenset[int]().union(*(reach.units for reach in makes_up)),
     )
     if any(measure.elsewhere for formula in formulas for measure in formula.measures):
-        own = caller.reach(Permission.aggregates_read)
-        reaches[Permission.events_read] = Reach(
-            here.provinces | own.provinces, own.communes, here.units | own.units
-        )
+        everywhere = await session.scalar(_PROVINCES)
+        reaches[Permission.events_read] = Reach(frozenset(everywhere))
     await present(session, reaches)
     events, summed = reaches[Permission.events_read], reaches[Permission.aggregates_read]
     split_by_kind = asked.query.by is By.kind or asked.query.team_kind

@@ -642,7 +642,8 @@ class Expected:
             value = 100 * numbers[0] / numbers[1] if numbers[1] else None
         elif code.startswith("events.quantity"):
             services = self.query.get("service_type") or list(UNIT_OF_COUNT)
-            if self.query.get("by") != "service_type" and len(services) > 1:
+            units = {UNIT_OF_COUNT[service] for service in services}
+            if self.query.get("by") != "service_type" and len(units) > 1:
                 value = None
         status = "ok" if value is not None else "not_computable"
         if key[0] is None:
