@@ -117,6 +117,16 @@ class ExternalIdConflict(Refusal):
     status, code = 409, "external_id_conflict"
 
 
+class IdempotencyKeyInFlight(Refusal):
+    """The first request with this `Idempotency-Key` is still under way."""
+
+    status, code, retryable = 409, "idempotency_key_in_flight", True
+
+    def __init__(self) -> None:
+        """Ask the client to come back."""
+        super().__init__(headers={"Retry-After": "1"})
+
+
 class UnitDissolved(Refusal):
     """The unit no longer stands on the fact's day; `successors` says what became of it."""
 
@@ -161,6 +171,12 @@ class ResultTooLarge(Refusal):
     """The answer would be larger than a client can want."""
 
     status, code = 422, "result_too_large"
+
+
+class IdempotencyKeyReused(Refusal):
+    """The `Idempotency-Key` was sent with another request before."""
+
+    status, code = 422, "idempotency_key_reused"
 
 
 class Deferred(Refusal):

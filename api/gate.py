@@ -25,10 +25,13 @@ from api.errors import FieldError, InvalidRequest, PayloadTooLarge, RateLimited,
 from api.requests import answer
 
 log = logging.getLogger("noidai")
-SENT: Final = ("Accept-Language", "Authorization", "Content-Type", "If-Match", "If-None-Match")
+SENT: Final = (
+    *("Accept-Language", "Authorization", "Content-Type", "Idempotency-Key"),
+    *("If-Match", "If-None-Match"),
+)
 SHOWN: Final = (
-    *("Content-Language", "ETag", "Link", "Location", "RateLimit", "RateLimit-Policy"),
-    *("Retry-After", "X-Request-Id"),
+    *("Content-Language", "ETag", "Idempotent-Replayed", "Link", "Location"),
+    *("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
 )
 """Headers that a page of another origin may send, and read, where CORS lets it in."""
 UNCOUNTED: Final = ("/health/",)

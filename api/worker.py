@@ -17,7 +17,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from api.db import TOOK_TURNS, create_engine, transaction
-from api.services import audit_seals, event_folding, observation_answers
+from api.services import (
+    applied_changes,
+    audit_seals,
+    event_folding,
+    idempotency,
+    observation_answers,
+)
 
 log = logging.getLogger("noidai")
 LONGEST_GOODBYE: Final = 10
@@ -41,6 +47,8 @@ CHORES: Final = (
     Chore(audit_seals.prepare, 60),
     Chore(audit_seals.seal, 60, at_once=False),
     Chore(observation_answers.tidy, 10),
+    Chore(idempotency.tidy, 600),
+    Chore(applied_changes.tidy, 3600),
     Chore(event_folding.fold, 1, in_one_snapshot=True),
 )
 

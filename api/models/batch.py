@@ -4,10 +4,18 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from api.models.types import Flag, Input, Moment, Name
+from api.models.types import ExternalId, Flag, Input, Moment, Name, SystemName
 
 LARGEST = 500
 """Items of the largest batch, all resources together."""
@@ -19,17 +27,51 @@ class Operation(StrEnum):
     create = "create"
     update = "update"
     delete = "delete"
+    upsert = "upsert"
+
+
+class ExternalName(BaseModel):
+    """A row's id in another system."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    system: SystemName
+    id: ExternalId
 
 
 class BatchItem(BaseModel):
-    """One change; `if_match` is the ETag's text, quotes included."""
+    """One change; `if_match` is the ETag's text, quotes included.
+
+    An `upsert` names its row by `external_id`, everything else by `id`.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     op: Operation
-    id: UUID
+    id: UUID | None = Field(default=None, validate_default=True)
+    external_id: ExternalName | None = Field(default=None, validate_default=True)
     if_match: Annotated[str, StringConstraints(max_length=20)] | None = None
     data: dict[str, Any] = Field(default_factory=dict, description="The resource's own body")
+
+    @field_validator("id", "external_id")
+    @classmethod
+    def _named(cls, value: Any, info: ValidationInfo) -> Any:
+        """Ask for one of the two names, the one that the operation takes."""
+        upserts = info.data.get("op") is Operation.upsert
+        wanted = upserts == (info.field_name == "external_id")
+        if wanted and value is None and "op" in info.data:
+            raise PydanticCustomError("missing", "missing")
+        if value is not None and not wanted:
+            other = "external_id" if upserts else "id"
+            raise PydanticCustomError("not_together", "not together", {"other": other})
+        return value
+
+    @property
+    def place(self) -> tuple[bool, str]:
+        """Where the item stands in the order in which rows are locked."""
+        if self.external_id is None:
+            return False, str(self.id)
+        return True, f"{self.external_id.system}:{self.external_id.id}"
 
 
 Items = Annotated[list[BatchItem], Field(max_length=LARGEST)]
@@ -74,7 +116,7 @@ class FieldConflict(BaseModel):
     pointer: str
     yours: Any = None
     current: Any = None
-    changed_by: UUID | None = None
+    changed_by: UUID | None = Field(default=None, description="The principal, where it is known")
 
 
 class BatchResult(BaseModel):
@@ -82,7 +124,7 @@ class BatchResult(BaseModel):
 
     resource: str
     index: int
-    id: UUID
+    id: UUID | None = Field(description="Null only where an upsert was refused")
     status: int
     outcome: BatchOutcome
     etag: str | None = None

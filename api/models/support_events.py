@@ -177,12 +177,16 @@ def _distinct(members: list[UUID]) -> list[UUID]:
 MemberIds = Annotated[list[UUID], Bound(max_length=20), AfterValidator(_distinct)]
 
 
-class SupportEventCreate(SupportEventFields, Creation):
-    """An act of help to record; `unit_id` is where, by default the team's own unit."""
+class SupportEventPut(SupportEventFields, Input):
+    """An act of help under an external id: recorded, or corrected in the fields that are given."""
 
     member_ids: MemberIds = Field(default_factory=list)
     unit_id: UUID | None = None
     beneficiary: Beneficiary | None = None
+
+
+class SupportEventCreate(SupportEventPut, Creation):
+    """An act of help to record; `unit_id` is where, by default the team's own unit."""
 
 
 class SupportEventUpdate(Input):
@@ -203,6 +207,12 @@ class SupportEventUpdate(Input):
     note: Paragraph | None = None
     external_ids: ExternalIdsPatch | None = None
     reason: Paragraph | None = Field(default=None, description="Why it is corrected")
+
+
+class SupportEventRewrite(SupportEventUpdate):
+    """What an upsert corrects; the team is the one that the event has."""
+
+    team_id: UUID
 
 
 class BeneficiaryRead(SQLModel):

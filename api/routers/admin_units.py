@@ -18,9 +18,10 @@ from api.models.admin_units import (
     Lineage,
 )
 from api.routers.answers import IfMatch, created, holds, paged, preferred, tagged
+from api.routers.idempotency import Keyed
 from api.services import admin_units, villages
 
-router = APIRouter(prefix="/admin-units", tags=["admin-units"])
+router = APIRouter(prefix="/admin-units", tags=["admin-units"], route_class=Keyed)
 
 
 GEOJSON = "application/geo+json"

@@ -15,9 +15,10 @@ from api.models.data_subject_requests import (
     SubjectExport,
 )
 from api.routers.answers import created, paged, tagged
+from api.routers.idempotency import Keyed
 from api.services import data_subject_requests, subject_export
 
-router = APIRouter(prefix="/data-subject-requests", tags=["identity"])
+router = APIRouter(prefix="/data-subject-requests", tags=["identity"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_data_subject_requests")

@@ -17,9 +17,10 @@ from api.models.households import (
 )
 from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
+from api.routers.idempotency import Keyed
 from api.services import consent_entries, households, upserts
 
-router = APIRouter(prefix="/households", tags=["households"])
+router = APIRouter(prefix="/households", tags=["households"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_households")

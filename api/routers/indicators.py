@@ -14,9 +14,10 @@ from api.models.indicators import (
     IndicatorUpdate,
 )
 from api.routers.answers import IfMatch, created, paged, tagged
+from api.routers.idempotency import Keyed
 from api.services import indicators
 
-router = APIRouter(prefix="/indicators", tags=["indicators"])
+router = APIRouter(prefix="/indicators", tags=["indicators"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_indicators")

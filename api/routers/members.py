@@ -16,9 +16,10 @@ from api.models.members import (
 )
 from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
+from api.routers.idempotency import Keyed
 from api.services import members, upserts
 
-router = APIRouter(prefix="/members", tags=["members"])
+router = APIRouter(prefix="/members", tags=["members"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_members")

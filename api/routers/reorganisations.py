@@ -16,9 +16,10 @@ from api.models.reorganisations import (
     ReorganisationRevert,
 )
 from api.routers.answers import created, paged, tagged
+from api.routers.idempotency import Keyed
 from api.services import reorganisation_reverts, reorganisations
 
-router = APIRouter(prefix="/reorganisations", tags=["admin-units"])
+router = APIRouter(prefix="/reorganisations", tags=["admin-units"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_reorganisations")

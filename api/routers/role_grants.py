@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 from api.auth.dependencies import PrincipalWriter, Session
 from api.models.role_grants import RoleGrantCreate, RoleGrantPage, RoleGrantQuery, RoleGrantRead
 from api.routers.answers import IfMatch, created, paged, tagged
+from api.routers.idempotency import Keyed
 from api.services import role_grants
 
-router = APIRouter(prefix="/role-grants", tags=["identity"])
+router = APIRouter(prefix="/role-grants", tags=["identity"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_role_grants")

@@ -25,20 +25,24 @@ from api.models.event_versions import (
 from api.models.support_events import (
     SupportEventCreate,
     SupportEventPage,
+    SupportEventPut,
     SupportEventQuery,
     SupportEventRead,
     SupportEventUpdate,
 )
 from api.routers.answers import IfMatch, OptionalIfMatch, created, linked, paged, tagged
+from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
+from api.routers.idempotency import Keyed
 from api.services import (
     event_corrections,
     event_life,
     event_lists,
     event_versions,
     support_events,
+    upserts,
 )
 
-router = APIRouter(prefix="/support-events", tags=["support-events"])
+router = APIRouter(prefix="/support-events", tags=["support-events"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_support_events", response_model=SupportEventPage)
@@ -169,3 +173,20 @@ async def list_support_event_versions(
     """List what an event is and was, the newest version first: by whom, when, and why."""
     page = await event_versions.list_versions(session, caller, support_event_id, query)
     return paged(request, response, page)
+
+
+@router.put(BY_EXTERNAL_ID, operation_id="put_support_event_by_external_id")
+async def put_support_event(
+    session: Session,
+    caller: EventWriter,
+    name: ExternalName,
+    body: SupportEventPut,
+    request: Request,
+    response: Response,
+) -> SupportEventRead:
+    """Record the event of an external id (201), or correct what is given (200).
+
+    Nothing changes, not even the status, when nothing is different. Its team stays.
+    """
+    outcome = await upserts.put(session, caller, upserts.SUPPORT_EVENTS, name, body)
+    return upserted(request, response, outcome)

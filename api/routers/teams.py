@@ -9,9 +9,10 @@ from api.auth.dependencies import Session, TeamLinkWriter, TeamReader, TeamWrite
 from api.models.teams import TeamCreate, TeamPage, TeamPut, TeamQuery, TeamRead, TeamUpdate
 from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
+from api.routers.idempotency import Keyed
 from api.services import teams, upserts
 
-router = APIRouter(prefix="/teams", tags=["teams"])
+router = APIRouter(prefix="/teams", tags=["teams"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_teams")

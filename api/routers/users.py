@@ -5,9 +5,10 @@ from fastapi import APIRouter, Request, Response
 from api.auth.dependencies import PrincipalWriter, Session, issuers_of
 from api.models.principals import UserCreate, UserRead
 from api.routers.answers import created
+from api.routers.idempotency import Keyed
 from api.services import principals
 
-router = APIRouter(prefix="/users", tags=["identity"])
+router = APIRouter(prefix="/users", tags=["identity"], route_class=Keyed)
 
 
 @router.post("", operation_id="create_user", status_code=201)

@@ -12,11 +12,8 @@ from asyncpg import PostgresError
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
 
-from api import clock
 from api.auth.caller import Caller
-from api.auth.scope import visible
 from api.driver import connection_of
 from api.errors import (
     Deferred,
@@ -37,18 +34,19 @@ from api.models.batch import (
     Operation,
 )
 from api.models.support_events import SupportEventCreate
-from api.models.types import Creation, Input, Output
+from api.models.types import Input
 from api.problems import body_of, from_database, from_validation, sqlstate_of
 from api.services import event_intake
-from api.services.batch_items import conflicts_of, references, version_of
-from api.services.batch_nouns import NOUNS, Noun
+from api.services.batch_items import references
+from api.services.batch_nouns import NOUNS
+from api.services.batch_writing import Written, made, write
 
 ORDER_SENT = ("households", "members", "teams", "support_events")
 ORDER_DONE = ("teams", "members", "households", "support_events")
 
 
 type Key = tuple[str, int]
-type Done = tuple[BatchOutcome, int | None] | Refusal
+type Done = Written | Refusal
 CIRCLES = {"40001", "40P01"}
 """The database's words for two transactions that wait for each other."""
 ATTEMPTS = 3
@@ -61,13 +59,14 @@ class Batch:
     def __init__(self, session: AsyncSession, caller: Caller, sent: BatchCreate) -> None:
         """Start with nothing done."""
         self.session, self.caller, self.sent = session, caller, sent
-        self.begun = clock.now()
         self.done: dict[Key, Done] = {}
         self.lacking: set[UUID] = set()
 
     def settle(self, key: Key, item: BatchItem, outcome: Done) -> None:
         """Keep an item's outcome."""
         self.done[key] = outcome
+        if item.id is None:
+            return
         if not isinstance(outcome, Refusal):
             self.lacking.discard(item.id)
         elif item.op is Operation.create:
@@ -76,8 +75,9 @@ class Batch:
     async def run(self) -> None:
         """Do every item, in the order of what they refer to.
 
-        Those of one resource run in the order of their ids, so that batches which overlap do not
-        wait for each other in a circle; those of one id in the order sent.
+        Those of one resource run in the order of their ids (upserts last, by theirs), so that
+        batches which overlap do not wait for each other in a circle; those of one id in the order
+        sent.
         """
         for resource in ORDER_DONE:
             items = list(enumerate(getattr(self.sent, resource)))
@@ -85,7 +85,7 @@ class Batch:
                 creations = [(n, item) for n, item in items if item.op is Operation.create]
                 await self._record(creations)
                 items = [(n, item) for n, item in items if item.op is not Operation.create]
-            for index, item in sorted(items, key=lambda pair: pair[1].id):
+            for index, item in sorted(items, key=lambda pair: pair[1].place):
                 self.settle((resource, index), item, await self._do(resource, item))
 
     async def _do(self, resource: str, item: BatchItem) -> Done:
@@ -93,7 +93,7 @@ class Batch:
         try:
             body = self._read(resource, item)
             async with self.session.begin_nested():
-                return await self._write(NOUNS[resource], item, body)
+                return await write(self.session, self.caller, NOUNS[resource], item, body)
         except Refusal as refusal:
             return refusal
         except DBAPIError as failure:
@@ -124,7 +124,7 @@ class Batch:
                 self.settle(key, sent[index], outcome)
             else:
                 row, is_new = outcome
-                self.settle(key, sent[index], _made(row["version"], is_new))
+                self.settle(key, sent[index], made(row["version"], is_new=is_new))
 
     def _read(self, resource: str, item: BatchItem) -> Input | None:
         """Validate an item; refuse one whose references could not be created in this batch."""
@@ -133,9 +133,8 @@ class Batch:
         if not self.caller.has(needed.get(item.op, noun.writing)):
             raise InsufficientRole
         creates = item.op is Operation.create
-        if self.lacking and self.lacking & (
-            references(item.data) | (set() if creates else {item.id})
-        ):
+        own = set() if creates or item.id is None else {item.id}
+        if self.lacking and self.lacking & (references(item.data) | own):
             raise Deferred
         deletes = item.op is Operation.delete
         if deletes and noun.removal is None:
@@ -146,47 +145,12 @@ class Batch:
             if creates:
                 return noun.creation.model_validate({**item.data, "id": item.id})
             asked = noun.removal if deletes and noun.removal else noun.change
+            if item.op is Operation.upsert:
+                asked = noun.given
             return asked.model_validate(item.data)
         except ValidationError as error:
             located = [{**e, "loc": ("body", *e["loc"])} for e in error.errors()]
             raise from_validation(located) from error
-
-    async def _write(self, noun: Noun, item: BatchItem, body: Input | None) -> Done:
-        """Create, change or delete one row."""
-        if isinstance(body, Creation):
-            made, is_new = await noun.create(self.session, self.caller, body)
-            return _made(made.version, is_new)
-        expected = version_of(item.if_match)
-        if item.op is Operation.delete or body is None:
-            return await self._delete(noun, item.id, expected, body)
-        try:
-            resource = await noun.update(self.session, self.caller, item.id, expected, body)
-        except PreconditionFailed as stale:
-            present: Output = stale.members["current"]
-            conflicts = conflicts_of(body, present)
-            if conflicts:
-                stale.members["conflicts"] = conflicts
-                raise
-            return BatchOutcome.unchanged, present.version  # sent again, or what others did too
-        same = resource.version == expected or resource.updated_at < self.begun
-        return BatchOutcome.unchanged if same else BatchOutcome.updated, resource.version
-
-    async def _delete(self, noun: Noun, row_id: UUID, expected: int, body: Input | None) -> Done:
-        """Delete (an event: void) one row; one that is gone already stays so."""
-        gone = (
-            visible(noun.table, self.caller, noun.reading, hidden=True)
-            .with_only_columns(col(noun.table.version))
-            .where(col(noun.table.id) == row_id, noun.gone)
-        )
-        if await self.session.scalar(gone):
-            return BatchOutcome.unchanged, None
-        why = () if body is None else (body,)
-        voided = await noun.delete(self.session, self.caller, row_id, expected, *why)
-        return BatchOutcome.deleted, None if voided is None else voided.version
-
-
-def _made(version: int, is_new: bool) -> tuple[BatchOutcome, int]:
-    return (BatchOutcome.created if is_new else BatchOutcome.unchanged), version
 
 
 async def run_batch(
@@ -237,11 +201,11 @@ def _result(
     resource: str, index: int, item: BatchItem, done: Done, language: str, request_id: str | None
 ) -> BatchResult:
     if not isinstance(done, Refusal):
-        outcome, version = done
+        outcome, version, row_id = done
         return BatchResult(
             resource=resource,
             index=index,
-            id=item.id,
+            id=row_id or item.id,
             status=201 if outcome is BatchOutcome.created else 200,
             outcome=outcome,
             etag=f'"{version}"' if version is not None else None,

@@ -1,4 +1,4 @@
-"""Reading one item of a batch: what it refers to, its base, and what it would overwrite."""
+"""Reading one item of a batch: what it refers to, and its base."""
 
 import re
 from contextlib import suppress
@@ -6,9 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from api.errors import FieldError, PreconditionRequired, ValidationFailed
-from api.models.batch import FieldConflict
-from api.models.types import Input, Output
-from api.problems import pointer_of
 from api.services.writing import ANY_VERSION
 
 
@@ -36,21 +33,3 @@ def version_of(if_match: str | None) -> int:
     if match is None:
         raise ValidationFailed(FieldError("/if_match", "version_invalid"))
     return int(match[1])
-
-
-def conflicts_of(change: Input, current: Output) -> list[FieldConflict]:
-    """Return the fields of a change that differ from the present row."""
-    now = current.model_dump(mode="json")
-    sent = change.model_dump(mode="json", exclude_unset=True)
-    return [
-        FieldConflict(pointer=pointer_of([name]), yours=value, current=now.get(name))
-        for name, value in sent.items()
-        if name in now and not _same(now[name], value)
-    ]
-
-
-def _same(present: Any, given: Any) -> bool:
-    """Tell whether a merge patch (RFC 7396) leaves a field as it is."""
-    if isinstance(present, dict) and isinstance(given, dict):
-        return all(_same(present.get(name), value) for name, value in given.items())
-    return bool(present == given)

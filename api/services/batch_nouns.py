@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement
 from sqlmodel import col
@@ -9,23 +10,33 @@ from sqlmodel import col
 from api.auth.permissions import Permission
 from api.models.base import Record
 from api.models.event_versions import EventDecision
-from api.models.households import Household, HouseholdCreate, HouseholdUpdate
-from api.models.members import Member, MemberCreate, MemberUpdate
+from api.models.households import Household, HouseholdCreate, HouseholdPut, HouseholdUpdate
+from api.models.members import Member, MemberCreate, MemberPut, MemberUpdate
 from api.models.support_events import (
     EventStatus,
     SupportEvent,
     SupportEventCreate,
+    SupportEventPut,
     SupportEventUpdate,
 )
-from api.models.teams import Team, TeamCreate, TeamUpdate
+from api.models.teams import Team, TeamCreate, TeamPut, TeamUpdate
 from api.models.types import Creation, Input, Output
-from api.services import event_corrections, event_life, households, members, support_events, teams
+from api.services import (
+    event_corrections,
+    event_life,
+    households,
+    members,
+    support_events,
+    teams,
+    upserts,
+)
 
 
 @dataclass(frozen=True)
 class Noun:
     """How the items of one resource are written, and what each of it needs."""
 
+    resource: str
     table: type[Record]
     reading: Permission
     writing: Permission
@@ -39,10 +50,14 @@ class Noun:
     removal: type[Input] | None
     """What a deletion must say; where it is none, `data` is not looked at."""
     gone: ColumnElement[bool]
+    given: type[Input]
+    """What an upsert takes."""
+    upsert: upserts.Noun[Any]
 
 
 NOUNS = {
     "teams": Noun(
+        "teams",
         Team,
         Permission.teams_read,
         Permission.teams_write,
@@ -55,8 +70,11 @@ NOUNS = {
         Permission.teams_write,
         None,
         col(Team.deleted_at).is_not(None),
+        TeamPut,
+        upserts.TEAMS,
     ),
     "members": Noun(
+        "members",
         Member,
         Permission.members_read,
         Permission.members_write,
@@ -69,8 +87,11 @@ NOUNS = {
         Permission.members_write,
         None,
         col(Member.deleted_at).is_not(None),
+        MemberPut,
+        upserts.MEMBERS,
     ),
     "households": Noun(
+        "households",
         Household,
         Permission.households_read,
         Permission.households_write,
@@ -83,8 +104,11 @@ NOUNS = {
         Permission.households_write,
         None,
         col(Household.deleted_at).is_not(None),
+        HouseholdPut,
+        upserts.HOUSEHOLDS,
     ),
     "support_events": Noun(
+        "support_events",
         SupportEvent,
         Permission.events_read,
         Permission.events_write,
@@ -97,5 +121,7 @@ NOUNS = {
         Permission.events_void,
         EventDecision,
         col(SupportEvent.status) == EventStatus.voided,
+        SupportEventPut,
+        upserts.SUPPORT_EVENTS,
     ),
 }

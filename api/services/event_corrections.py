@@ -45,19 +45,20 @@ async def update_support_event(
 ) -> SupportEventRead:
     """Correct an event of the caller's own team; a plain member corrects its own only.
 
-    What was verified was something else: a corrected event is `submitted` again.
+    What was verified was something else: a corrected event is `submitted` again. What changes
+    nothing is taken whatever the status is: portals send all they have again.
     """
     event = await lock_event(session, caller, event_id)
     if not may_correct(caller, event):
         raise InsufficientRole
     current = await present(session, caller, event)
     check_version(current, expected, lambda own: record(own, caller, [current]))
-    if event.status not in COUNTED:
-        raise wrong_status(event)
     values = _corrections(caller, event, current, change)
     if not values:
         await record(await connection_of(session), caller, [current])
         return current
+    if event.status not in COUNTED:
+        raise wrong_status(event)
     values |= await event_intake.check_correction(session, caller, event, values)
     if "external_ids" in values:
         await external_ids.claim(session, caller, RESOURCE, event_id, values["external_ids"])

@@ -36,6 +36,7 @@ from api.services.places import place, under
 from api.services.searching import contains
 from api.services.writing import (
     bring_back,
+    change_row,
     changed_values,
     check_version,
     insert_once,
@@ -240,11 +241,9 @@ async def update_household(
         if not caller.reach(Permission.households_write).covers(where):
             raise not_found_at("/unit_id")
         values |= where.columns()
-    for name, value in values.items():
-        setattr(household, name, value)
     if "external_ids" in values:
         await external_ids.claim(session, caller, RESOURCE, household_id, values["external_ids"])
-    touch(household)
+    change_row(household, values)
     await session.flush()
     return await _present(session, caller, household_id)
 

@@ -35,6 +35,7 @@ from api.services.memberships import insert_memberships, lock_member, put_member
 from api.services.places import under
 from api.services.writing import (
     bring_back,
+    change_row,
     changed_values,
     check_version,
     insert_once,
@@ -192,11 +193,9 @@ async def update_member(
     values = changed_values(current, change, REQUIRED)
     if not values:
         return await _present(session, caller, member, records=True)
-    for name, value in values.items():
-        setattr(member, name, value)
     if "external_ids" in values:
         await external_ids.claim(session, caller, RESOURCE, member_id, values["external_ids"])
-    touch(member)
+    change_row(member, values)
     await session.flush()
     return await _present(session, caller, member)
 

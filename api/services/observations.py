@@ -195,9 +195,9 @@ async def _enter(
     More than the caller's own reach where a village has moved away since (its past belongs to the
     root's), less where the root is a part of it. Each fact is placed again when it is counted, so
     that showing too much of the roots adds nothing. Teams from elsewhere that worked in the roots
-    are shown by their ids, for their kind. Events of anywhere are shown where it is the
-    households that lie in the roots: two readers of one unit see one figure. Of rolls, those that make up the answer are shown. Returns where the
-    events lie that are shown, by themselves or in rolls.
+    are shown by their ids, for their kind. Where it is households that lie in the roots, events of
+    anywhere are shown: two readers of one unit see one figure. Of rolls, those that make up the
+    answer are shown. Returns where the events lie that are shown, by themselves or in rolls.
     """
     await session.execute(_PLAN_ANEW)
     here = await find_territory(session, caller, asked)

@@ -63,6 +63,7 @@ _SHARED = text("select pg_advisory_xact_lock_shared(hashtext('noidai hash keys')
 _EXTERNAL_IDS = text("""
     delete from external_id where resource = :resource and row_id = any(cast(:rows as uuid[]))
 """)
+_REPEATS = text("delete from applied_change where row_id = any(cast(:rows as uuid[]))")
 _SESSIONS = text("""
     with account as (select id from principal where member_id = :member),
          codes as (delete from recovery_code where principal_id in (select id from account)),
@@ -169,7 +170,7 @@ async def _redact_member(session: AsyncSession, caller: Caller, member_id: UUID)
     await session.execute(_MENTIONS_THEN, member)
     of_member = col(Member.id) == member_id, col(Member.redacted_at).is_(None)
     rows = await _empty(session, Member, *of_member, redacted_at=now)
-    await _forget_external_ids(session, "members", rows)
+    await _forget_names(session, "members", rows)
     disabled = func.coalesce(Principal.disabled_at, now)
     await _empty(
         session,
@@ -188,7 +189,7 @@ async def _redact_member(session: AsyncSession, caller: Caller, member_id: UUID)
 async def _redact_household(session: AsyncSession, household_id: UUID) -> None:
     of_household = col(Household.id) == household_id, col(Household.redacted_at).is_(None)
     rows = await _empty(session, Household, *of_household, redacted_at=clock.now())
-    await _forget_external_ids(session, "households", rows)
+    await _forget_names(session, "households", rows)
     await _empty(session, ConsentEntry, col(ConsentEntry.household_id) == household_id)
 
 
@@ -213,7 +214,7 @@ async def _redact_events(
 
     done = {"action": EventAction.erase, "changed_by": caller.id}
     rows = await _empty(session, SupportEvent, named(SupportEvent), **done)
-    await _forget_external_ids(session, "support_events", rows)
+    await _forget_names(session, "support_events", rows)
     replaced = {
         "hashes": list(surrogates),
         "surrogates": list(surrogates.values()),
@@ -225,5 +226,7 @@ async def _redact_events(
     await session.execute(_SURROGATES_THEN, replaced)
 
 
-async def _forget_external_ids(session: AsyncSession, resource: str, rows: Sequence[UUID]) -> None:
+async def _forget_names(session: AsyncSession, resource: str, rows: Sequence[UUID]) -> None:
+    """Forget other systems' ids of some rows, and the hashes of what was changed of them."""
     await session.execute(_EXTERNAL_IDS, {"resource": resource, "rows": list(rows)})
+    await session.execute(_REPEATS, {"rows": list(rows)})

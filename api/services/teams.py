@@ -30,6 +30,7 @@ from api.services.places import place, under
 from api.services.searching import contains
 from api.services.writing import (
     bring_back,
+    change_row,
     changed_values,
     check_version,
     insert_once,
@@ -177,22 +178,20 @@ async def update_team(
         raise InsufficientRole
     if not values:
         return current
-    for name, value in values.items():
-        setattr(team, name, value)
-    if team.dissolved_on and team.dissolved_on < team.founded_on:
+    will = team.model_dump() | values
+    if will["dissolved_on"] and will["dissolved_on"] < will["founded_on"]:
         raise ValidationFailed(FieldError("/dissolved_on", "end_before_start"))
     if {"unit_id", "founded_on"} & set(values):
-        where = await place(session, team.unit_id, team.founded_on, PLACES)
+        where = await place(session, will["unit_id"], will["founded_on"], PLACES)
         if not writes.covers(where):
             raise not_found_at("/unit_id")
         columns = where.columns()
-        for name, value in columns.items():
-            setattr(team, name, value)
+        values |= columns
         for statement in (_MOVE_MEMBERSHIPS, _MOVE_GRANTS, _MOVE_EVENTS):
             await session.execute(statement, columns | {"team_id": team_id})
     if "external_ids" in values:
         await external_ids.claim(session, caller, RESOURCE, team_id, values["external_ids"])
-    touch(team)
+    change_row(team, values)
     await session.flush()
     return await get_team(session, caller, team_id)
 

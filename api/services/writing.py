@@ -1,6 +1,6 @@
 """How rows are written: created once under a client's id, changed only on the version read."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from sqlalchemy import Select
@@ -40,6 +40,16 @@ def touch(row: Versioned) -> None:
     """Count a new version."""
     row.version += 1
     row.updated_at = clock.now()
+
+
+def change_row(row: Versioned, values: Mapping[str, Any]) -> None:
+    """Change a row and count its version at once: whatever is asked in between writes it as it is.
+
+    (By the version the database tells later what a stale change overlaps.)
+    """
+    for name, value in values.items():
+        setattr(row, name, value)
+    touch(row)
 
 
 def changed_values(

@@ -823,6 +823,7 @@ BODIES: Final[dict[str, Callable[[World], Json]]] = {
     "SessionCreate": _sign_in,
     "SessionRefresh": lambda world: {"refresh_token": world.refresh_token},
     "SupportEventCreate": _event,
+    "SupportEventPut": _event,
     "SupportEventUpdate": lambda _: {"quantity": 2},
     "TeamCreate": _team,
     "TeamPut": _team,
@@ -1115,6 +1116,11 @@ class Sweep:
                 for op, data in (("update", changed), ("delete", {"reason": "Nhầm"})):
                     item = {"op": op, "if_match": version, "data": data}
                     yield Pair(item | {"id": foreign}, item | {"id": absent})
+        for system, value in filter(None, (spot.names.get(noun) for spot in self.world.foreign)):
+            item = {"op": "upsert", "data": BODIES[creation](self.world)}
+            yield Pair(
+                *(item | {"external_id": {"system": system, "id": n}} for n in (value, NOTHING))
+            )
         for schema, op in ((creation, "create"), (change, "update")):
             for reference in self.document.references(schema):
                 singular = resource.removesuffix("s")
@@ -1138,7 +1144,7 @@ class Sweep:
         """Send the foreign items and the absent ones; each result must be like its counterpart."""
         if not pairs:
             return
-        echoed = [pair.foreign["id"] for pair in pairs]
+        echoed = [pair.foreign["id"] for pair in pairs if "id" in pair.foreign]
         there, nowhere = [
             await self.send(operation, body={resource: list(items)}, echoed=echoed)
             for items in zip(*pairs, strict=True)

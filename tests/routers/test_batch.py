@@ -152,10 +152,11 @@ async def test_one_items_failure_leaves_the_rest(
             create(here.event(typo=1)),
             create({"team_id": [[[]]], "member_ids": "x", "household_id": {}}),
             create(here.event() | {"id": str(ids.new_id())}),
+            create(here.event(household_id=there.household["id"])),
         ],
     )
     created, rejected = (201, "created"), (422, "rejected")
-    expected = [created, rejected, rejected, rejected, created, *[rejected] * 6]
+    expected = [created, rejected, rejected, rejected, created, *[rejected] * 7]
     assert outcomes(results) == expected
     assert faults(results[1]) == {("/unit_id", "not_found")}
     assert {pointer for pointer, _ in faults(results[2])} == {"/unit_id", "/head_name"}
@@ -167,6 +168,7 @@ async def test_one_items_failure_leaves_the_rest(
     named = {pointer for pointer, _ in faults(results[9])}
     assert named > {"/team_id", "/member_ids", "/household_id", "/outcome"}
     assert faults(results[10]) == {("/id", "not_as_in_item")}
+    assert faults(results[11]) == {("/household_id", "not_found")}
     problem = results[3]["problem"]
     assert (problem["status"], problem["code"]) == (422, "validation_failed")
     assert problem["title"] == "Some fields are wrong"

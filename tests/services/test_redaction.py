@@ -226,6 +226,23 @@ async def test_an_erased_person_is_not_found_in_a_dump_and_the_counts_stay(
     assert found(await dump(database)) == set()
 
 
+async def test_what_was_applied_to_an_erased_household_is_forgotten(
+    as_: As, lao_cai: Province, superuser: AsyncEngine
+) -> None:
+    place = lao_cai.muong_khuong
+    home = place.household["id"]
+    sent = {"op": "update", "id": home, "if_match": '"1"', "data": {"address": "Số 5"}}
+    batch = await place.admin.post("/v1/batch", json={"households": [sent]})
+    assert batch.json()["results"][0]["outcome"] == "updated"
+    async with superuser.connect() as connection:
+        kept = text("select count(*) from applied_change")
+        assert await connection.scalar(kept) == 1
+        await erase(await as_(Role.dpo, at=LAO_CAI), {"household_id": home})
+        assert await connection.scalar(kept) == 0
+    again = await place.admin.post("/v1/batch", json={"households": [sent]})
+    assert again.json()["results"][0]["status"] == 409
+
+
 async def account_of(superuser: AsyncEngine, member: str) -> UUID:
     async with superuser.connect() as connection:
         statement = text("select id from principal where member_id = :member and kind = 'user'")
