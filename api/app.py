@@ -16,11 +16,14 @@ from api.db import create_engine, transaction
 from api.driver import Hot, Together, open_pool
 from api.pagination import Cursors
 from api.routers import (
+    activities,
     admin_units,
     audit_entries,
     batch,
     break_glass,
+    campaigns,
     clients,
+    commendations,
     data_subject_requests,
     devices,
     health,
@@ -53,10 +56,13 @@ NOUNS = (  # the busiest first: a path is looked for in this order
     households,
     members,
     memberships,
+    activities,
     admin_units,
     reorganisations,
     service_types,
     indicators,
+    campaigns,
+    commendations,
     sessions,
     me,
     users,

@@ -22,7 +22,7 @@ from api.pagination import Cursors
 SECRETS = Secrets("a secret of the tests, 32 characters")
 TABLES = (
     *("admin_unit", "admin_unit_state", "placement", "principal", "role_grant", "team", "member"),
-    *("membership", "household", "support_event"),
+    *("membership", "household", "support_event", "campaign", "activity", "commendation"),
 )
 
 
@@ -111,6 +111,24 @@ def test_the_full_demo_has_the_published_figures(full: Database) -> None:
     assert float(full.ask(youth, 2023)) == pytest.approx(40, abs=0.1)
     assert float(full.ask(youth, 2026)) == pytest.approx(40, abs=0.5)
     assert full.ask("select count(*) from team where zalo_group_url is not null") / 1562 > 0.85
+
+
+def test_the_year_has_campaigns_activities_and_commendations(full: Database) -> None:
+    assert full.ask("select count(*) from campaign") == 3
+    assert full.ask("select count(*) from activity") == 391
+    assert full.ask("select count(*) from commendation") == 40
+    assert full.ask("select count(*) from support_event where campaign_id is not null") > 1000
+    astray = """
+        select count(*) from support_event e join campaign c on c.id = e.campaign_id
+        where e.occurred_on not between c.starts_on and c.ends_on
+    """
+    assert full.ask(astray) == 0
+    untold = """
+        select count(*) from training_attended t join member m on m.id = t.member_id
+        where m.trained_on is null or t.held_on < m.trained_on
+    """
+    assert full.ask(untold) == 0  # nobody is trained by it who was not anyway
+    assert full.ask("select count(*) from training_attended") > 300
 
 
 def test_the_named_places_have_their_published_teams(full: Database) -> None:

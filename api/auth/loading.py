@@ -22,6 +22,8 @@ from api.pagination import Cursors
 
 _KNOWN: dict[tuple[Tree, frozenset[int]], Reach] = {}
 """Reaches already worked out: exact, since the tree's version is read with every request."""
+_ABOVE: dict[tuple[Tree, frozenset[int]], frozenset[int]] = {}
+"""What stood above some units, likewise."""
 _MOST_KNOWN = 10_000
 
 _PRINCIPAL = text("""
@@ -60,6 +62,12 @@ _DEVICE_GRANTS = text("""
       and m.joined_on <= cast(:today as date)
       and (m.left_on is null or m.left_on > cast(:today as date))
     order by m.team_id
+""")
+_STOOD_ABOVE = text("""
+    select array(
+        select ancestor_key from placement where unit_key = any(cast(:roots as integer[]))
+        union
+        select key from admin_unit where level = 'nation')
 """)
 _REACHES = text("""
     select r.provinces, r.communes, r.units
@@ -151,16 +159,32 @@ async def _reaches(
                 continue
             teams.setdefault(permission, set()).update({grant.team_id} - {None})  # type: ignore[arg-type]
             if permission in {
+                Permission.campaigns_read,
                 Permission.households_read,
                 Permission.households_write,
                 Permission.people_read,
             }:
                 mine |= {grant.root} - {None}  # type: ignore[arg-type]
     places = await resolve(session, {frozenset(keys) for keys in roots.values()}, tree)
-    return {
+    found = {
         permission: replace(places[frozenset(keys)], teams=frozenset(teams.get(permission, ())))
         for permission, keys in roots.items()
     }
+    if Permission.campaigns_read in found:
+        below = found[Permission.campaigns_read]
+        above = await _above(session, frozenset(roots[Permission.campaigns_read]), tree)
+        found[Permission.campaigns_read] = replace(below, units=below.units | above)
+    return found
+
+
+async def _above(session: AsyncSession, roots: frozenset[int], tree: Tree) -> frozenset[int]:
+    """Return all that ever stood above some units: whose campaigns are run in them."""
+    if (tree, roots) not in _ABOVE:
+        if len(_ABOVE) > _MOST_KNOWN:
+            _ABOVE.clear()
+        keys = await session.scalar(_STOOD_ABOVE, {"roots": sorted(roots)})
+        _ABOVE[tree, roots] = frozenset(keys or ())
+    return _ABOVE[tree, roots]
 
 
 async def resolve(

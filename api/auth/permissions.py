@@ -10,11 +10,17 @@ class Permission(StrEnum):
     """What a route asks for. `open` is everybody's who is signed in."""
 
     open = "open"
+    activities_read = "activities_read"
+    activities_write = "activities_write"
     aggregates_read = "aggregates_read"
     audit_read = "audit_read"
     batch_write = "batch_write"
+    campaigns_read = "campaigns_read"
+    campaigns_write = "campaigns_write"
     catalogue_extend = "catalogue_extend"
     catalogue_write = "catalogue_write"
+    commendations_read = "commendations_read"
+    commendations_write = "commendations_write"
     devices_write = "devices_write"
     events_read = "events_read"
     events_reopen = "events_reopen"
@@ -41,7 +47,15 @@ class Permission(StrEnum):
 
 
 P = Permission
-_READS: Final = {P.teams_read, P.members_read, P.households_read, P.events_read, P.aggregates_read}
+_READS: Final = {
+    P.teams_read,
+    P.members_read,
+    P.households_read,
+    P.events_read,
+    P.activities_read,
+    P.aggregates_read,
+    P.campaigns_read,
+}
 
 MATRIX: Final[dict[Role, frozenset[Permission]]] = {
     Role.national_admin: frozenset(
@@ -49,6 +63,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.teams_read,
             P.members_read,
             P.aggregates_read,
+            P.campaigns_read,
             P.catalogue_extend,
             P.catalogue_write,
             P.indicators_write,
@@ -60,6 +75,10 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
     Role.province_admin: frozenset(
         _READS
         | {
+            P.activities_write,
+            P.campaigns_write,
+            P.commendations_read,
+            P.commendations_write,
             P.villages_write,
             P.reorganise_villages,
             P.catalogue_extend,
@@ -79,6 +98,9 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
         _READS
         | {
             P.people_read,
+            P.activities_write,
+            P.campaigns_write,
+            P.commendations_read,
             P.villages_write,
             P.batch_write,
             P.events_verify,
@@ -92,7 +114,18 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
         }
     ),
     Role.youth_coordinator: frozenset(
-        {P.teams_read, P.members_read, P.names_read, P.aggregates_read}
+        {
+            P.teams_read,
+            P.members_read,
+            P.names_read,
+            P.aggregates_read,
+            P.activities_read,
+            P.activities_write,
+            P.campaigns_read,
+            P.campaigns_write,
+            P.commendations_read,
+            P.commendations_write,
+        }
     ),
     Role.team_leader: frozenset(
         {
@@ -101,6 +134,9 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.households_read,
             P.events_read,
             P.people_read,
+            P.activities_read,
+            P.activities_write,
+            P.campaigns_read,
             P.batch_write,
             P.team_link_write,
             P.households_write,
@@ -115,17 +151,19 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.households_read,
             P.events_read,
             P.people_read,
+            P.campaigns_read,
             P.batch_write,
             P.households_write,
             P.events_void,
             P.events_write,
         }
     ),
-    Role.ioc_reader: frozenset({P.aggregates_read}),
+    Role.ioc_reader: frozenset({P.aggregates_read, P.campaigns_read}),
     Role.portal_client: frozenset(
         _READS
         | {
             P.own_people_read,
+            P.activities_write,
             P.batch_write,
             P.teams_write,
             P.team_link_write,
@@ -136,7 +174,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
         }
     ),
     Role.partner: frozenset(),
-    Role.auditor: frozenset(_READS | {P.audit_read}),
+    Role.auditor: frozenset(_READS | {P.audit_read, P.commendations_read}),
     Role.dpo: frozenset({P.audit_read, P.subjects_write}),
     Role.break_glass: frozenset({P.people_read}),
 }
@@ -145,7 +183,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
 `break_glass` only unmasks what its holder reads by another grant; nobody may grant it (see
 `services/break_glass.py`)."""
 
-FACT_READS: Final = _READS - {P.aggregates_read}
+FACT_READS: Final = _READS - {P.aggregates_read, P.campaigns_read}
 """What totals are counted from: reading totals is not reading these rows."""
 
 CHANGES_RIGHTS: Final = frozenset(

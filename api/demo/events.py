@@ -11,6 +11,7 @@ from api.demo.catalogue import Catalogue, Service
 from api.demo.geography import LAO_CAI, PHO_LU, near
 from api.demo.households import Register
 from api.demo.people import Team
+from api.demo.records import CampaignRow, running
 from api.demo.seed import GENERATED, Seed, apportion
 from api.models.members import Gender
 from api.models.support_events import AgeBand, Channel, EventStatus, Mode, Outcome
@@ -63,6 +64,7 @@ class EventRow(NamedTuple):
     team_commune_key: int
     member_ids: str
     household_id: UUID | None
+    campaign_id: UUID | None
     service_type: str
     occurred_at: datetime
     quantity: int
@@ -97,6 +99,7 @@ class World(NamedTuple):
     catalogue: Catalogue
     registers: Mapping[UUID, Register]
     authors: Mapping[UUID, UUID]
+    campaigns: Sequence[CampaignRow]
 
 
 def plan(world: World, province: str, teams: Sequence[Team], total: int) -> list[EventRow]:
@@ -143,6 +146,7 @@ def _event(world: World, team: Team) -> EventRow:
         team_commune_key=place.commune_key,
         member_ids="{" + ",".join(str(member.id) for member in people) + "}",
         household_id=household,
+        campaign_id=running(world.campaigns, day) if channel is Channel.campaign_day else None,
         service_type=service.code,
         occurred_at=occurred,
         quantity=_quantity(seed, channel, service),

@@ -13,11 +13,14 @@ from api.auth.passwords import hash_secret
 from api.auth.permissions import Permission
 from api.auth.secrets import Secrets
 from api.db import APP_ROLE
-from api.demo import accounts, catalogue, events, geography, households, people
+from api.demo import accounts, catalogue, events, geography, households, people, records
 from api.demo.accounts import PASSWORD, Account
 from api.demo.seed import Seed
 from api.demo.writing import insert
+from api.models.activities import Activity
 from api.models.admin_units import AdminUnit
+from api.models.campaigns import Campaign
+from api.models.commendations import Commendation
 from api.models.households import Household
 from api.models.members import Member, Membership
 from api.models.principals import Principal
@@ -30,7 +33,10 @@ type Progress = Callable[[str, float], None]
 _LOCK = "select pg_advisory_xact_lock(hashtext('noidai demo'))"
 _GENERATED = "select set_config('noidai.generated', 'on', true)"
 """The audit keeps one entry a statement, with the number of rows that were generated."""
-_TABLES = (AdminUnit, Team, Member, Membership, Principal, RoleGrant, Household, SupportEvent)
+_TABLES = (
+    *(AdminUnit, Team, Member, Membership, Principal, RoleGrant, Household, SupportEvent),
+    *(Campaign, Activity, Commendation),
+)
 _ANALYZE = ", ".join(
     ["admin_unit_state", "placement", *(str(table.__tablename__) for table in _TABLES)]
 )
@@ -208,9 +214,21 @@ class _Demo:
         )
         await insert(self.connection, Household, rows, self._part("households", 0.22, 0.36))
         services = await catalogue.read(self.connection)
-        world = events.World(self.seed, secrets, services, registers, self.authors)
+        of_year = await self._record()
+        world = events.World(self.seed, secrets, services, registers, self.authors, of_year)
         year = events.plan(world, self.code, self.teams, count)
         await insert(self.connection, SupportEvent, year, self._part("events", 0.6, 0.97))
+
+    async def _record(self) -> list[records.CampaignRow]:
+        """Run the year's campaigns, hold activities, commend; return the campaigns."""
+        seed = Seed(f"{self.code} records")
+        author = self.who[Role.province_admin]
+        of_year = records.campaigns(seed, (self.code, self.province), author)
+        await insert(self.connection, Campaign, of_year)
+        held = records.activities(seed, self.teams, of_year, self.authors)
+        await insert(self.connection, Activity, held)
+        await insert(self.connection, Commendation, records.commendations(seed, self.teams))
+        return of_year
 
     def _part(self, label: str, start: float, end: float) -> Callable[[float], None]:
         return lambda part: self.tell(label, start + part * (end - start))

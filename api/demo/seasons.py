@@ -19,6 +19,11 @@ _CAMPAIGNS = {
 _DIGITAL_DAY, _DIGITAL_DAY_FACTOR = date(YEAR, 10, 10), 5.0
 
 
+def campaigns() -> list[tuple[date, date]]:
+    """Return the first and last days of the year's campaigns."""
+    return list(_CAMPAIGNS)
+
+
 def is_weekend(day: date) -> bool:
     """Tell whether offices are closed."""
     return day.weekday() >= _SATURDAY

@@ -1,8 +1,11 @@
 """Tables, and the schemas of the same noun beside them."""
 
 from api.models import (
+    activities,
     admin_units,
     audit_entries,
+    campaigns,
+    commendations,
     consent_entries,
     data_subject_requests,
     devices,
@@ -21,8 +24,11 @@ from api.models import (
 from api.models.base import metadata
 
 __all__ = [
+    "activities",
     "admin_units",
     "audit_entries",
+    "campaigns",
+    "commendations",
     "consent_entries",
     "data_subject_requests",
     "devices",

@@ -84,6 +84,7 @@ class BatchCreate(Input):
     members: Items = Field(default_factory=list)
     households: Items = Field(default_factory=list)
     support_events: Items = Field(default_factory=list)
+    activities: Items = Field(default_factory=list)
     atomic: Flag = Field(default=False, description="All or nothing")
     dry_run: Flag = Field(default=False, description="Answer as if, write nothing")
     device_id: Name | None = None
@@ -92,7 +93,7 @@ class BatchCreate(Input):
 
     @model_validator(mode="after")
     def _bounded(self) -> "BatchCreate":
-        sent = self.teams, self.members, self.households, self.support_events
+        sent = (self.teams, self.members, self.households, self.support_events, self.activities)
         if sum(map(len, sent)) > LARGEST:
             raise PydanticCustomError("too_long", "too many", {"max_length": LARGEST})
         return self

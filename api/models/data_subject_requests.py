@@ -130,6 +130,8 @@ class SubjectExport(SQLModel):
     support_event_versions: list[dict[str, Any]] = Field(
         description="What events that named the person were before they were corrected"
     )
+    activities: list[dict[str, Any]] = Field(description="That a member came to")
+    commendations: list[dict[str, Any]] = Field(description="Of a member, in clear")
     devices: list[dict[str, Any]]
     accounts: list[dict[str, Any]] = Field(description="The person's own sign-in, if any")
     identities: list[dict[str, Any]] = Field(

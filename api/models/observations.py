@@ -6,9 +6,11 @@ from typing import Annotated
 from uuid import UUID
 
 from pydantic import AfterValidator, StringConstraints, WithJsonSchema
+from pydantic import Field as Bound
 from pydantic_core import PydanticCustomError
 from sqlmodel import Field
 
+from api.models.activities import ActivityKind
 from api.models.service_types import ServiceCode
 from api.models.support_events import Channel
 from api.models.teams import TeamKind
@@ -19,7 +21,7 @@ Number = Annotated[int | float, WithJsonSchema({"type": "number"})]
 
 
 class By(StrEnum):
-    """The one more dimension that an observation may be split by; `kind` is the team's."""
+    """The one more dimension that an observation may be split by; `kind`: of team or activity."""
 
     service_type = "service_type"
     channel = "channel"
@@ -99,6 +101,11 @@ class ObservationQuery(Query):
     )
     channel: list[Channel] = Field(default_factory=list, max_length=20)
     team_kind: list[TeamKind] = Field(default_factory=list, max_length=20)
+    activity_kind: list[ActivityKind] = Field(default_factory=list, max_length=20)
+    campaign_id: list[UUID] = Field(default_factory=list, max_length=100)
+    minimum_per_unit: Annotated[int, Bound(ge=1, le=10_000)] | None = Field(
+        default=None, description="What `communes.` and `districts.min_activities` need"
+    )
     period: Annotated[str, StringConstraints(max_length=40)] = Field(
         description="2023, 2023-Q1, 2023-03, 2023-W10, 2023-03-26 or 2023-01-01/2023-03-31"
     )

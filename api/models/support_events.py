@@ -92,6 +92,9 @@ class SupportEventFields(SQLModel):
     mode: Mode = Field(sa_type=text_enum(Mode))
     channel: Channel = Field(sa_type=text_enum(Channel))
     household_id: UUID | None = None
+    campaign_id: UUID | None = Field(
+        default=None, description="Of a campaign that ran there on that day, for that service"
+    )
     lat: Latitude | None = None
     lon: Longitude | None = None
     note: Paragraph | None = None
@@ -201,6 +204,7 @@ class SupportEventUpdate(Input):
     mode: Mode | None = None
     channel: Channel | None = None
     household_id: UUID | None = None
+    campaign_id: UUID | None = None
     beneficiary: Beneficiary | None = None
     lat: Latitude | None = None
     lon: Longitude | None = None
@@ -278,6 +282,7 @@ class SupportEventQuery(RecordQuery):
     team_id: list[UUID] = Field(default_factory=list, max_length=100)
     member_id: list[UUID] = Field(default_factory=list, max_length=100)
     household_id: list[UUID] = Field(default_factory=list, max_length=100)
+    campaign_id: list[UUID] = Field(default_factory=list, max_length=100)
     service_type: list[ServiceCode] = Field(default_factory=list, max_length=50)
     status: list[EventStatus] = Field(default_factory=list, max_length=5)
     outcome: list[Outcome] = Field(default_factory=list, max_length=5)

@@ -41,8 +41,8 @@ from api.services.batch_items import references
 from api.services.batch_nouns import NOUNS
 from api.services.batch_writing import Written, made, write
 
-ORDER_SENT = ("households", "members", "teams", "support_events")
-ORDER_DONE = ("teams", "members", "households", "support_events")
+ORDER_SENT = ("households", "members", "teams", "support_events", "activities")
+ORDER_DONE = ("teams", "members", "households", "support_events", "activities")
 
 
 type Key = tuple[str, int]

@@ -12,7 +12,7 @@ from api.services.writing import ANY_VERSION
 def references(data: dict[str, Any]) -> set[UUID]:
     """Return the ids that an item's body refers to, as far as they can be read."""
     found = [data.get("team_id"), data.get("household_id")]
-    for name in ("member_ids", "memberships"):
+    for name in ("member_ids", "attendee_ids", "memberships"):
         values = data.get(name)
         found += values if isinstance(values, list) else ()
     found = [value.get("team_id") if isinstance(value, dict) else value for value in found]

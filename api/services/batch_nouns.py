@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement
 from sqlmodel import col
 
 from api.auth.permissions import Permission
+from api.models.activities import Activity, ActivityCreate, ActivityPut, ActivityUpdate
 from api.models.base import Record
 from api.models.event_versions import EventDecision
 from api.models.households import Household, HouseholdCreate, HouseholdPut, HouseholdUpdate
@@ -22,6 +23,7 @@ from api.models.support_events import (
 from api.models.teams import Team, TeamCreate, TeamPut, TeamUpdate
 from api.models.types import Creation, Input, Output
 from api.services import (
+    activities,
     event_corrections,
     event_life,
     households,
@@ -123,5 +125,22 @@ NOUNS = {
         col(SupportEvent.status) == EventStatus.voided,
         SupportEventPut,
         upserts.SUPPORT_EVENTS,
+    ),
+    "activities": Noun(
+        "activities",
+        Activity,
+        Permission.activities_read,
+        Permission.activities_write,
+        Permission.activities_write,
+        ActivityCreate,
+        ActivityUpdate,
+        activities.create_activity,
+        activities.update_activity,
+        activities.delete_activity,
+        Permission.activities_write,
+        None,
+        col(Activity.deleted_at).is_not(None),
+        ActivityPut,
+        upserts.ACTIVITIES,
     ),
 }

@@ -6,7 +6,7 @@ from sqlalchemy import TextClause, text
 
 from api.models.observations import By
 from api.models.types import Level
-from api.services.measures import COLUMNS, DISTINCT, Measure
+from api.services.measures import AT_LEAST, COLUMNS, DISTINCT, FILTERS, Measure
 from api.services.observation_units import Asked
 
 _AT_ROOTS = """
@@ -67,23 +67,25 @@ def counting(measure: Measure, by: By | None, asked: Asked) -> TextClause:
 
     Rows are (target, n, part, value), see `placed`; for a measure with a `life`, the value is by
     how much the number differs from that of period n - 1. `:ats` and `:trees` are the days of
-    stocks, one each for every period; the filters' values are parameters named by their dimension.
+    stocks, one each for every period; the filters' values are parameters of their names.
     """
-    conditions = [f"{COLUMNS[d]} = any(cast(:{d.value} as text[]))" for d in asked.filters]
+    conditions = [FILTERS[name] for name in asked.filters if name in measure.filters]
     n, day = "p.n", "p.tree"
     if measure.day:
         n = f"width_bucket({measure.day}, cast(:firsts as date[]))"
         day = measure.day if asked.tree_day is None else "cast(:tree_day as date)"
     if measure.life:
         return _standing(measure, by, conditions, asked)
-    distinct = measure.value == DISTINCT
+    distinct, at_least = measure.value == DISTINCT, measure.value == AT_LEAST
+    made = {DISTINCT: measure.thing, AT_LEAST: "1"}.get(measure.value, measure.value)
     facts = f"""
         select {n} as n, {day} as day, {measure.unit} as unit_key,
                {COLUMNS[by] if by else "null"} as part,
-               {measure.thing if distinct else measure.value} as thing
+               {made} as thing
         from {measure.facts}
         where {" and ".join((*measure.where, *conditions))}
         {"" if distinct else "group by 1, 2, 3, 4"}
+        {f"having {AT_LEAST}" if at_least else ""}
     """  # noqa: S608 - put together from constants
     value = "count(distinct f.thing)" if distinct else "sum(f.thing)::bigint"
     return placed(facts, f"{value} as value", asked, first=_COUNTED_FROM)

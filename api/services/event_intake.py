@@ -62,6 +62,7 @@ def _fact(given: SupportEventCreate) -> Fact:
         given.household_id,
         given.service_type,
         given.occurred_at,
+        given.campaign_id,
     )
 
 
@@ -170,6 +171,7 @@ _DEPENDS: Mapping[str, frozenset[str]] = {
     "service_type": frozenset({"service_type", "occurred_at"}),
     "member_ids": frozenset({"member_ids", "occurred_at"}),
     "occurred_at": frozenset({"occurred_at"}),
+    "campaign_id": frozenset({"campaign_id", "occurred_at", "service_type", "unit_id"}),
 }
 """Field at fault -> the fields whose correction brings it up again."""
 
@@ -189,6 +191,7 @@ async def check_correction(
         wanted["household_id"],
         wanted["service_type"],
         wanted["occurred_at"],
+        wanted["campaign_id"],
     )
     found = await gather(await connection_of(session), caller, [fact])
     team = found.teams.get(event.team_id)

@@ -29,7 +29,7 @@ _SHOWN: Final = (
     *("household_id", "service_type", "occurred_at", "quantity", "outcome", "mode", "channel"),
     *("status", "external_ids", "lat", "lon", "note", "created_by", "unit_key", "commune_key"),
     *("province_key", "team_unit_key", "team_commune_key", "beneficiary_age_band"),
-    *("beneficiary_gender", "beneficiary_hash"),
+    *("beneficiary_gender", "beneficiary_hash", "campaign_id"),
 )
 _NEEDED: Final = ", ".join(dict.fromkeys((*_SHOWN, *COLUMNS.split(", "))))
 _KEYS: Final = {
@@ -220,6 +220,7 @@ def _conditions(
         "e.outcome = any ({})": (list(map(str, query.outcome)), "text[]"),
         "e.team_id = any ({})": (query.team_id, "uuid[]"),
         "e.household_id = any ({})": (query.household_id, "uuid[]"),
+        "e.campaign_id = any ({})": (query.campaign_id, "uuid[]"),
         "e.member_ids && {}": (query.member_id, "uuid[]"),
     }
     found += [term.format(say(wanted, kind)) for term, (wanted, kind) in named.items() if wanted]

@@ -19,6 +19,7 @@ from api.driver import ENTERED, Connection
 from api.errors import FieldError, Refusal, ValidationFailed, not_found_at
 from api.models.role_grants import Role
 from api.models.types import Level
+from api.services.event_campaigns import CAMPAIGNS, FOUND, Campaigns
 from api.services.places import (
     PLACES,
     Asked,
@@ -67,6 +68,7 @@ class References:
     stays: dict[tuple[UUID, UUID], list[tuple[date, date]]] = field(default_factory=dict)
     places: dict[Asked, Found] = field(default_factory=dict)
     successors: Mapping[UUID, list[dict[str, Any]]] = field(default_factory=dict)
+    campaigns: Campaigns = field(default_factory=Campaigns)
 
 
 @dataclass(slots=True)
@@ -79,6 +81,7 @@ class Fact:
     household_id: UUID | None
     service_type: str
     occurred_at: datetime
+    campaign_id: UUID | None = None
     day: date = field(init=False)
     """The reporting day."""
 
@@ -115,7 +118,7 @@ _GATHER = f"""
         values (coalesce(f.unit_id, t.unit_id), f.day), (t.unit_id, f.day)
         union all select t.unit_id, $9::date where exists (
             select from service where province_key is not null)) as a (unit_id, day)
-), place as ({PLACES})
+), place as ({PLACES}), {CAMPAIGNS.format(ids="$10")}
 select 'home' as kind, id, unit_id as other_id, null::date as day, founded_on as first,
        dissolved_on as last, null::text as name, unit_key, commune_key, province_key
 from home
@@ -127,6 +130,7 @@ union all select 'place', unit_id, null, day, valid_from, valid_to, level, unit_
     province_key from place
 union all select status, null, null, null, active_from, active_to, code, null, null, province_key
 from service
+union all {FOUND}
 """  # noqa: S608 - constants
 
 
@@ -146,13 +150,15 @@ async def gather(database: Connection, caller: Caller, facts: Sequence[Fact]) ->
         list({member for fact in facts for member in fact.member_ids}),
         list({fact.service_type for fact in facts}),
         clock.today(),
+        list({fact.campaign_id for fact in facts} - {None}),
     )
     found = References()
     teams, households = (
         caller.reach(permission)
         for permission in (Permission.events_write, Permission.households_read)
     )
-    for kind, id_, other_id, day, first, last, name, unit, commune, province in rows:
+    for row in rows:
+        kind, id_, other_id, day, first, last, name, unit, commune, province = row
         if kind == "place":
             found.places[id_, day] = found_of(id_, day, first, last, name, unit, commune, province)
         elif kind == "stay":
@@ -165,6 +171,8 @@ async def gather(database: Connection, caller: Caller, facts: Sequence[Fact]) ->
         elif kind == "house":
             if households.covers(Spot(unit, commune, province)):
                 found.households.add(id_)
+        elif kind in {"campaign", "inside"}:
+            found.campaigns.learn(row)
         else:  # a service, by its status
             found.services[name] = Service(name, kind, first, last, province)
     found.successors = await find_successors(database, found.places.values())
@@ -235,7 +243,9 @@ def faults(caller: Caller, fact: Fact, team: Team, found: References) -> list[Fi
     errors = _check_members(fact, found)
     if fact.occurred_at > clock.now() + CLOCK_SKEW:
         errors.append(FieldError("/occurred_at", "in_the_future"))
-    errors += filter(None, (_check_team(fact, team), _check_service(fact, team, found)))
+    where = fact.unit_id or team.unit_id
+    campaign = found.campaigns.fault(fact.campaign_id, fact.day, fact.service_type, where)
+    errors += filter(None, (_check_team(fact, team), _check_service(fact, team, found), campaign))
     if fact.household_id and fact.household_id not in found.households:
         errors.append(FieldError("/household_id", "not_found"))
     if not errors and not may_write(caller, team, team.id, fact.member_ids):

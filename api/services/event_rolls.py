@@ -1,7 +1,8 @@
 """Counting events by their rolls: what was folded, and what has changed since.
 
 Both are read in one snapshot, so that an answer is exact for everything committed before it.
-Where no roll tells what is asked (a kind of team, a channel by commune, a part of a month), the
+Where no roll tells what is asked (a kind of team, a campaign, a channel by commune, a part of a
+month), the
 events themselves are counted.
 """
 
@@ -22,6 +23,7 @@ from api.services.measures import (
     EVENTS,
     EVENTS_COMPLETED,
     EVENTS_VERIFIED,
+    FILTERS,
     QUANTITY,
     QUANTITY_VERIFIED,
     WITHIN,
@@ -39,6 +41,8 @@ ROLLED: Final[Mapping[Measure, str]] = {
 }
 """Measure -> the column of `event_roll` that holds it."""
 
+_TOLD: Final = {"service_type": By.service_type, "channel": By.channel}
+"""Filters that rolls tell: parameter -> dimension."""
 _SUMS: Final = ", ".join(f"sum({column})::bigint as {column}" for column in ROLLED.values())
 _COUNTED = "status in ('submitted', 'verified')"
 _HELPED = "outcome in ('completed', 'guided')"
@@ -122,7 +126,7 @@ class Rolls:
             "apart": sorted(self.sources.apart),
             "whole": sorted(self.sources.reach.provinces),
         }
-        facts |= {dimension.value: list(values) for dimension, values in self.filters.items()}
+        facts |= {name: list(values) for name, values in self.asked.filters.items()}
         found = list(await session.execute(text(_FOLDED), folded))
         found += await session.execute(self._facts(), facts)
         places = {column: 3 + list(ROLLED.values()).index(column) for column in columns}
@@ -130,7 +134,7 @@ class Rolls:
 
     def _facts(self) -> Any:
         conditions = [WITHIN]
-        conditions += [f"{COLUMNS[d]} = any(cast(:{d.value} as text[]))" for d in self.filters]
+        conditions += [FILTERS[name] for name in self.asked.filters]
         facts = _FACTS.format(
             day="cast(:tree_day as date)" if self.asked.tree_day else "e.occurred_on",
             part=COLUMNS[self.by] if self.by else "null",
@@ -166,7 +170,10 @@ async def find_rolls(
     session: AsyncSession, caller: Caller, asked: Asked, by: By | None
 ) -> Rolls | None:
     """Return how events are counted by rolls; `None` if these tell nothing of what is asked."""
-    dimensions = {*asked.filters, *([by] if by else [])}
+    if not asked.filters.keys() <= _TOLD.keys():
+        return None
+    filters = {_TOLD[name]: values for name, values in asked.filters.items()}
+    dimensions = {*filters, *([by] if by else [])}
     every = _every(asked, dimensions)
     if every is None or not asked.begun:
         return None
@@ -182,4 +189,4 @@ async def find_rolls(
     sources = sources.served(
         communes=by_month and dimensions <= {By.service_type}, units=by_month and not dimensions
     )
-    return Rolls(asked, asked.filters, by, every, sources)
+    return Rolls(asked, filters, by, every, sources)

@@ -27,6 +27,7 @@ _TYPES = {
     "team_commune_key": "integer",
     "member_ids": "uuid[]",
     "household_id": "uuid",
+    "campaign_id": "uuid",
     "service_type": "text",
     "occurred_at": "timestamptz",
     "quantity": "integer",

@@ -13,6 +13,7 @@ from api.errors import Conflict, FieldError
 PERSONAL: Final[dict[str, tuple[str, ...]]] = {
     "members": ("full_name", "birth_year", "phone"),
     "households": ("head_name", "address", "phone"),
+    "commendations": ("recipient_name",),
     "support_events": ("household_id", "beneficiary", "lat", "lon", "note"),
 }
 """Resource -> its personal fields: masked for whoever lacks the right, recorded when shown."""

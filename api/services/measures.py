@@ -4,10 +4,10 @@ The definitions are those of the contract's table of observations. A new indicat
 declaration here and a row in `data/indicators.csv`; no other code knows one indicator from another.
 
 `counting.py` makes the statement. Fragments of SQL speak of `e` support_event, `t` team,
-`s` membership, `m` person, `h` household, `u` admin_unit, `c` placement, and of `p`, the periods
-asked for: `p.n` their number, `p.at` their last day (today, if the period runs) and `p.tree` the
-day of the tree in which stocks are placed. Parameters: `:first` and `:last` day of all periods
-together, `:firsts` the first day of each.
+`s` membership, `m` person, `h` household, `a` activity, `u` admin_unit, `c` placement, and of `p`,
+the periods asked for: `p.n` their number, `p.at` their last day (today, if the period runs) and
+`p.tree` the day of the tree in which stocks are placed. Parameters: `:first` and `:last` day of all
+periods together, `:firsts` the first day of each; the filters by their names.
 """
 
 from dataclasses import dataclass, replace
@@ -17,14 +17,27 @@ from api.models.observations import By
 
 COUNT: Final = "count(*)"
 DISTINCT: Final = "count(distinct thing)"
+AT_LEAST: Final = "count(*) >= :minimum_per_unit"
 
 COLUMNS: Final = {
     By.service_type: "e.service_type",
     By.channel: "e.channel",
     By.outcome: "e.outcome",
-    By.kind: "t.kind",
+    By.kind: "kind",
 }
-"""Where each dimension is read, in whatever measure has it."""
+"""Where each dimension is read, in whatever measure has it; the kind: of team or activity."""
+
+FILTERS: Final = {
+    "service_type": "e.service_type = any(cast(:service_type as text[]))",
+    "channel": "e.channel = any(cast(:channel as text[]))",
+    "team_kind": "t.kind = any(cast(:team_kind as text[]))",
+    "activity_kind": "a.kind = any(cast(:activity_kind as text[]))",
+    "campaign_id": "campaign_id = any(cast(:campaign_id as uuid[]))",
+}
+"""Parameter -> the condition that it puts, in whatever measure has it."""
+_OF_TEAMS: Final = frozenset({"team_kind"})
+_OF_EVENTS: Final = frozenset({"service_type", "channel", "team_kind", "campaign_id"})
+_OF_ACTIVITIES: Final = frozenset({"activity_kind", "campaign_id"})
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,7 @@ class Measure:
     Facts with a `day` are flows, placed in the tree of that day. Facts with a `life`, the range of
     their days, count on the last day of every period in it; those with neither say themselves in
     which `p` they count. Both of these are stocks, placed in the tree of `p.tree`. `value` is
-    `COUNT`, or `TOTAL` or `DISTINCT` of `thing`.
+    `COUNT`, a sum, or `DISTINCT` of `thing`; `AT_LEAST` counts the units with so many facts.
     """
 
     facts: str
@@ -45,6 +58,7 @@ class Measure:
     value: str = COUNT
     thing: str = "null"
     dimensions: frozenset[By] = frozenset()
+    filters: frozenset[str] = frozenset()
     elsewhere: bool = False
     """Whether the events behind it may lie in other units than where it counts."""
 
@@ -68,6 +82,8 @@ class Formula:
     """Whether it counts people by age, households or beneficiaries: few are not shown to all."""
     among: Measure | None = None
     """What everybody may know that it is a part of: then a few others are as telling as a few."""
+    needs: str | None = None
+    """The parameter without which it says nothing."""
     grows: Measure | None = None
     """The same as a flow, where it only ever grows: then a few more are as telling as a few."""
 
@@ -82,6 +98,23 @@ class Formula:
         if self.share and self.denominator is None:
             return frozenset()
         return frozenset.intersection(*(m.dimensions for m in self.measures))
+
+    @property
+    def filters(self) -> frozenset[str]:
+        """The parameters that filter all of it; none where a declared figure takes part.
+
+        Of units with enough facts the facts only: the units are all that stand.
+        """
+        if self.numerator.value == AT_LEAST:
+            return self.numerator.filters
+        if self.share and self.denominator is None:
+            return frozenset()
+        return frozenset.intersection(*(m.filters for m in self.measures))
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The parameters that it takes: filters, and what it needs."""
+        return self.filters | ({self.needs} if self.needs else set())
 
 
 def _share(numerator: Measure, denominator: Measure | None) -> Formula:
@@ -98,7 +131,13 @@ _STAYING = "s.joined_on <= p.at and coalesce(s.left_on >= p.at, true)"
 _YOUNG = """(
     m.is_youth_union_member or extract(year from p.at)::integer - m.birth_year between 16 and 30
 )"""
-_TRAINED = "m.trained_on <= p.at"
+_TRAINED_SINCE = """
+    join (select member_id, min(day) as day from (
+              select id as member_id, trained_on as day from person where trained_on is not null
+              union all select member_id, held_on from training_attended) either
+          group by member_id) trained on trained.member_id = m.id
+"""
+_TRAINED = "trained.day <= p.at"
 _COUNTED = "e.status in ('submitted', 'verified')"
 _HELPED = "e.outcome in ('completed', 'guided')"
 _VERIFIED = "e.status = 'verified'"
@@ -120,6 +159,7 @@ TEAMS = Measure(
     life="daterange(t.founded_on, t.dissolved_on, '[]')",
     where=("t.deleted_at is null",),
     dimensions=_KIND,
+    filters=_OF_TEAMS,
 )
 TEAMS_FOUNDED = Measure(
     "team t",
@@ -127,6 +167,7 @@ TEAMS_FOUNDED = Measure(
     day="t.founded_on",
     where=("t.deleted_at is null", f"t.founded_on {_IN_PERIOD}"),
     dimensions=_KIND,
+    filters=_OF_TEAMS,
 )
 TEAMS_WITH_YOUTH_CORE = Measure(
     "period p cross join team t",
@@ -143,6 +184,7 @@ TEAMS_WITH_YOUTH_CORE = Measure(
         """,  # noqa: S608 - put together from constants
     ),
     dimensions=_KIND,
+    filters=_OF_TEAMS,
 )
 
 MEMBERS = Measure(
@@ -152,9 +194,10 @@ MEMBERS = Measure(
     value=DISTINCT,
     thing="m.id",
     dimensions=_KIND,
+    filters=_OF_TEAMS,
 )
 MEMBERS_YOUNG = MEMBERS.only(_YOUNG)
-MEMBERS_TRAINED = MEMBERS.only(_TRAINED)
+MEMBERS_TRAINED = replace(MEMBERS.only(_TRAINED), facts=MEMBERS.facts + _TRAINED_SINCE)
 
 VILLAGES = Measure(
     "admin_unit u",
@@ -188,6 +231,12 @@ def _official(level: str) -> Measure:
     )
 
 
+_PLACED = (
+    "coalesce(lower(c.during) <= p.tree, true)",
+    "coalesce(p.tree < upper(c.during), true)",
+)
+
+
 def _official_with(level: str, facts: str, *where: str) -> Measure:
     """Return those of them that hold one of the facts, each placed by its team's unit."""
     return Measure(
@@ -195,8 +244,7 @@ def _official_with(level: str, facts: str, *where: str) -> Measure:
         "c.ancestor_key",
         where=(
             f"c.level = '{level}'",
-            "coalesce(lower(c.during) <= p.tree, true)",
-            "coalesce(p.tree < upper(c.during), true)",
+            *_PLACED,
             *where,
         ),
         value=DISTINCT,
@@ -210,6 +258,7 @@ EVENTS = Measure(
     day="e.occurred_on",
     where=(_COUNTED, WITHIN),
     dimensions=frozenset(By),
+    filters=_OF_EVENTS,
 )
 EVENTS_VERIFIED = EVENTS.only(_VERIFIED)
 EVENTS_COMPLETED = replace(
@@ -220,6 +269,41 @@ QUANTITY_VERIFIED = QUANTITY.only(_VERIFIED)
 BENEFICIARIES = replace(
     EVENTS.only("e.beneficiary_hash is not null"), value=DISTINCT, thing="e.beneficiary_hash"
 )
+
+ACTIVITIES = Measure(
+    "activity a",
+    "a.unit_key",
+    day="a.held_on",
+    where=("a.deleted_at is null", f"a.held_on {_IN_PERIOD}"),
+    dimensions=_KIND,
+    filters=_OF_ACTIVITIES,
+)
+PARTICIPANTS = replace(
+    ACTIVITIES, value="sum(coalesce(a.participants, cardinality(a.attendee_ids)))"
+)
+
+
+def _official_hosting(level: str) -> Measure:
+    """Return the units of a level, in the tree of the boundary, that hosted enough activities."""
+    return Measure(
+        "period p join activity a on p.n = width_bucket(a.held_on, cast(:firsts as date[]))"
+        " join placement c on c.unit_key = a.unit_key",
+        "c.ancestor_key",
+        where=(
+            "a.deleted_at is null",
+            f"a.held_on {_IN_PERIOD}",
+            f"c.level = '{level}'",
+            *_PLACED,
+        ),
+        value=AT_LEAST,
+        filters=_OF_ACTIVITIES,
+    )
+
+
+def _min_activities(level: str) -> Formula:
+    share = _share(_official_hosting(level), _official(level))
+    return replace(share, needs="minimum_per_unit")
+
 
 _REGISTERED_ON = "cast(h.created_at at time zone 'Asia/Ho_Chi_Minh' as date)"
 HOUSEHOLDS = Measure(
@@ -240,6 +324,7 @@ HOUSEHOLDS_REACHED = Measure(
     value=DISTINCT,
     thing="h.id",
     dimensions=frozenset(By),
+    filters=_OF_EVENTS,
     elsewhere=True,
 )
 _EVER_REACHED = f"""
@@ -282,11 +367,14 @@ FORMULAS: Final = {
     "villages.coverage": _share(VILLAGES_COVERED, VILLAGES),
     "communes.coverage": _share(_official_with("commune", "team t", _ACTIVE), _official("commune")),
     "communes.trained": _share(
-        _official_with("commune", _STAYS, _STAYING, _TRAINED), _official("commune")
+        _official_with("commune", _STAYS + _TRAINED_SINCE, _STAYING, _TRAINED),
+        _official("commune"),
     ),
     "districts.coverage": _share(
         _official_with("district", "team t", _ACTIVE), _official("district")
     ),
+    "communes.min_activities": _min_activities("commune"),
+    "districts.min_activities": _min_activities("district"),
     "events.count": Formula(EVENTS),
     "events.quantity": Formula(QUANTITY),
     "events.quantity_verified": Formula(QUANTITY_VERIFIED),
@@ -298,5 +386,7 @@ FORMULAS: Final = {
         _share(HOUSEHOLDS_EVER_REACHED, None), people=True, grows=HOUSEHOLDS_REACHED_BY_DAY
     ),
     "beneficiaries.distinct": Formula(BENEFICIARIES, people=True),
+    "activities.count": Formula(ACTIVITIES),
+    "activities.participants": Formula(PARTICIPANTS),
 }
 """Every computed indicator by its code."""

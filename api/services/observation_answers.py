@@ -24,8 +24,8 @@ from api.auth.permissions import Permission
 from api.db import transaction
 from api.driver import Hot
 from api.models.observations import ObservationAnswer, ObservationQuery
+from api.services.measures import FILTERS
 from api.services.observation_basis import Basis
-from api.services.observation_units import FILTERS
 from api.services.observations import observe
 
 MOST_KNOWN: Final = 5_000

@@ -27,6 +27,8 @@ _NOUNS: Final = {
     "membership": "membership",
     "person": "member",
     "household": "household",
+    "activity": "activity",
+    "training_attended": "activity",
 }
 """A table, as measures name it -> the noun whose changes are counted."""
 _EVER: Final = (date(1, 1, 1), date(9999, 12, 31))

@@ -16,13 +16,11 @@ from api.auth.scope import Reach
 from api.errors import FieldError, NotFound, ValidationFailed
 from api.models.observations import Boundary, By, ObservationQuery
 from api.models.types import Level
-from api.services.measures import Formula
+from api.services.measures import FILTERS, Formula
 from api.services.periods import Period
 from api.services.places import Place, find_places
 
 _LEVELS: Final = list(Level)
-FILTERS: Final = {"service_type": By.service_type, "channel": By.channel, "team_kind": By.kind}
-"""Parameter -> the dimension that it filters."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,11 @@ class Asked:
         return next((root.key for root in self.roots if root.level is Level.nation), None)
 
     @property
-    def filters(self) -> dict[By, list[str]]:
-        """What the filters let through, by dimension."""
+    def filters(self) -> dict[str, list[Any]]:
+        """What the filters let through, by parameter."""
         return {
-            dimension: list(self.services if dimension is By.service_type else given)
-            for name, dimension in FILTERS.items()
+            name: list(self.services if name == "service_type" else given)
+            for name in FILTERS
             if (given := getattr(self.query, name))
         }
 

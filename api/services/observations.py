@@ -33,14 +33,13 @@ from api.services import periods
 from api.services.counting import counting
 from api.services.event_rolls import ROLLED, Rolls, find_rolls
 from api.services.masking import sees_all_people
-from api.services.measures import FORMULAS, Formula, Measure
+from api.services.measures import AT_LEAST, FILTERS, FORMULAS, Formula, Measure
 from api.services.observation_basis import Basis, find_basis, find_boundary
 from api.services.observation_cells import Counts, items_of
 from api.services.observation_land import find_land
 from api.services.observation_people import check_allowed, suppressed
 from api.services.observation_tables import Pages
 from api.services.observation_units import (
-    FILTERS,
     Asked,
     find_roots,
     find_sites,
@@ -133,10 +132,15 @@ async def _indicators(session: AsyncSession, query: ObservationQuery) -> list[An
         raise ValidationFailed(FieldError("/query/indicator", "unknown_indicator"))
     lacking = [
         FieldError(f"/query/{name}", "not_applicable", {"indicator": code})
-        for name, dimension in FILTERS.items()
+        for name in (*FILTERS, "minimum_per_unit")
         for code in codes
-        if getattr(query, name)
-        and (code not in FORMULAS or dimension not in FORMULAS[code].dimensions)
+        if getattr(query, name) and (code not in FORMULAS or name not in FORMULAS[code].parameters)
+    ]
+    needed = [FORMULAS[code].needs for code in codes if code in FORMULAS]
+    lacking += [
+        FieldError(f"/query/{name}", "missing")
+        for name in dict.fromkeys(needed)
+        if name and getattr(query, name) is None
     ]
     if lacking:
         raise ValidationFailed(*lacking)
@@ -237,7 +241,9 @@ async def _count(session: AsyncSession, asked: Asked, measure: Measure, by: By |
         "ats": [asked.at(piece) for piece in begun],
         "trees": [asked.tree(piece) for piece in begun],
     }
-    parameters |= {dimension.value: values for dimension, values in asked.filters.items()}
+    parameters |= asked.filters
+    if measure.value == AT_LEAST:
+        parameters["minimum_per_unit"] = asked.query.minimum_per_unit
     counts: Counts = {}
     for row in await session.execute(counting(measure, by, asked), parameters):
         counts.setdefault((row.target, row.n), {})[row.part] = row.value

@@ -59,6 +59,21 @@ PERSONAL: Final[dict[type[SQLModel], dict[str, Any]]] = {
 }
 """Table -> personal columns and what stands there afterwards."""
 
+# A commendation in a team of theirs may tell of the person without naming the member.
+_BY_NAME = """(
+    c.member_id = m.id or (
+        c.recipient_kind = 'individual'
+        and position(search_text(m.full_name) in search_text(c.recipient_name)) > 0))
+"""
+_COMMENDED = text(f"""
+    update commendation c
+    set recipient_name = case when {_BY_NAME} then :erased else c.recipient_name end,
+        reason = null, content_hash = null, version = c.version + 1, updated_at = :now
+    from member m
+    where m.id = :member
+      and ({_BY_NAME}
+           or position(search_text(m.full_name) in search_text(coalesce(c.reason, ''))) > 0)
+""")  # noqa: S608 - constants
 _SHARED = text("select pg_advisory_xact_lock_shared(hashtext('noidai hash keys'))")
 _EXTERNAL_IDS = text("""
     delete from external_id where resource = :resource and row_id = any(cast(:rows as uuid[]))
@@ -168,6 +183,7 @@ async def _redact_member(session: AsyncSession, caller: Caller, member_id: UUID)
     member = {"member": member_id}
     await session.execute(_MENTIONS, member | {"now": now, "actor": caller.id})
     await session.execute(_MENTIONS_THEN, member)
+    await session.execute(_COMMENDED, member | {"now": now, "erased": ERASED})
     of_member = col(Member.id) == member_id, col(Member.redacted_at).is_(None)
     rows = await _empty(session, Member, *of_member, redacted_at=now)
     await _forget_names(session, "members", rows)

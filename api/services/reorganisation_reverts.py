@@ -46,6 +46,13 @@ _RECORDED = text("""
                or e.commune_key in (table made) or e.province_key in (table made)
                or e.team_unit_key in (table made) or e.team_commune_key in (table made))
                as support_events,
+           (select count(*) from activity a where a.unit_key in (table made)
+               or a.commune_key in (table made) or a.province_key in (table made)) as activities,
+           (select count(*) from campaign c where c.unit_key in (table made)
+               or c.commune_key in (table made) or c.province_key in (table made)) as campaigns,
+           (select count(*) from commendation c where c.unit_key in (table made)
+               or c.commune_key in (table made) or c.province_key in (table made))
+               as commendations,
            (select count(*) from role_grant g where g.unit_key in (table made)
                or g.commune_key in (table made) or g.province_key in (table made)) as grants
 """)

@@ -42,6 +42,9 @@ COUNTED = (
     Permission.members_read,
     Permission.households_read,
     Permission.events_read,
+    Permission.activities_read,
+    Permission.campaigns_read,
+    Permission.commendations_read,
     Permission.principals_write,
 )
 

@@ -13,6 +13,8 @@ from api.auth.permissions import Permission
 from api.db import as_subjects
 from api.driver import connection_of
 from api.errors import Conflict, FieldError
+from api.models.activities import Activity
+from api.models.commendations import Commendation
 from api.models.consent_entries import ConsentEntry
 from api.models.data_subject_requests import DataSubjectRequest, SubjectExport
 from api.models.devices import Device
@@ -64,6 +66,10 @@ async def export(session: AsyncSession, caller: Caller, request_id: UUID) -> Sub
             ),
             support_events=await _events(session, caller, request, SupportEvent),
             support_event_versions=await _events(session, caller, request, SupportEventVersion),
+            activities=await _rows(
+                session, Activity, _attended(member), INTERNAL | {"attendee_ids"}
+            ),
+            commendations=await _rows(session, Commendation, _is(Commendation.member_id, member)),
             devices=await _rows(session, Device, _is(Device.member_id, member)),
             accounts=await _rows(session, Principal, _is(Principal.member_id, member)),
             identities=await _rows(session, ExternalIdentity, _of_account(member)),
@@ -73,6 +79,11 @@ async def export(session: AsyncSession, caller: Caller, request_id: UUID) -> Sub
 def _is(column: Any, person: UUID | None) -> ColumnElement[bool]:
     """Keep the rows of a person; none for nobody (`= null` would be `is null`)."""
     return false() if person is None else col(column) == person
+
+
+def _attended(member_id: UUID | None) -> ColumnElement[bool]:
+    """Keep the activities that a member came to."""
+    return false() if member_id is None else col(Activity.attendee_ids).contains([member_id])
 
 
 def _of_account(member_id: UUID | None) -> ColumnElement[bool]:

@@ -35,6 +35,9 @@ _FACTS = text("""
     select exists (select from team t join under using (unit_key))
         or exists (select from household h join under using (unit_key))
         or exists (select from support_event e join under using (unit_key))
+        or exists (select from activity a join under using (unit_key))
+        or exists (select from campaign c join under using (unit_key))
+        or exists (select from commendation c join under using (unit_key))
 """)
 
 

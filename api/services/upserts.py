@@ -11,6 +11,7 @@ from sqlmodel import col, select
 from api.auth.caller import Caller
 from api.driver import connection_of
 from api.errors import FieldError, Refusal, ValidationFailed
+from api.models.activities import Activity, ActivityCreate, ActivityRead, ActivityUpdate
 from api.models.base import Record
 from api.models.households import Household, HouseholdCreate, HouseholdRead, HouseholdUpdate
 from api.models.members import Member, MemberCreate, MemberRead, MemberRewrite
@@ -24,6 +25,7 @@ from api.models.support_events import (
 from api.models.teams import Team, TeamCreate, TeamRead, TeamUpdate
 from api.models.types import Creation, Input, Output
 from api.services import (
+    activities,
     event_corrections,
     event_intake,
     external_ids,
@@ -74,6 +76,16 @@ HOUSEHOLDS: Noun[HouseholdRead] = Noun(
     households.create_household,
     households.update_household,
     households.bring_household_back,
+)
+
+ACTIVITIES: Noun[ActivityRead] = Noun(
+    activities.RESOURCE,
+    Activity,
+    ActivityCreate,
+    ActivityUpdate,
+    activities.create_activity,
+    activities.update_activity,
+    activities.undelete_activity,
 )
 
 

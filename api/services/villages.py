@@ -169,6 +169,9 @@ _USED = text("""
     select exists (select from team where unit_key = :key and deleted_at is null)
         or exists (select from household where unit_key = :key and deleted_at is null)
         or exists (select from support_event where unit_key = :key)
+        or exists (select from activity where unit_key = :key and deleted_at is null)
+        or exists (select from campaign where unit_key = :key and deleted_at is null)
+        or exists (select from commendation where unit_key = :key and deleted_at is null)
 """)
 
 

@@ -22,12 +22,21 @@ from tests.factories import (
     NATION,
     As,
     Country,
+    Place,
     Province,
     make,
 )
 from tests.rules import OF_THE_REQUEST
 
-LISTS = ("teams", "members", "households", "support-events")
+LISTS = (
+    *("teams", "members", "households", "support-events"),
+    *("activities", "campaigns", "commendations"),
+)
+
+TABLES = (
+    *("team", "member", "membership", "household", "support_event"),
+    *("activity", "campaign", "commendation"),
+)
 
 
 async def seen(who: httpx.AsyncClient) -> dict[str, set[str]]:
@@ -48,6 +57,21 @@ async def events_of_the_next_commune(province: Province) -> list[list[Any]]:
     return found
 
 
+async def more(province: Province, place: Place) -> dict[str, set[str]]:
+    """Hold an activity in a village, run a campaign there, and propose a commendation."""
+    village = place.village["id"]
+    youth = await province.country.sign_in(Role.youth_coordinator, at=place.unit_id)
+    days = {"starts_on": "2025-08-01", "ends_on": "2025-08-31"}
+    held = {"kind": "launch", "title": "Ra mắt", "organiser": "team", "held_on": "2025-08-05"}
+    named = {"recipient_kind": "collective", "recipient_name": "Tổ"}
+    made = {
+        "activities": await make(youth, "activities", **held, host_unit_id=village),
+        "campaigns": await make(youth, "campaigns", name="Đợt", unit_id=village, **days),
+        "commendations": await make(youth, "commendations", **named, unit_id=village),
+    }
+    return {path: {row["id"]} for path, row in made.items()}
+
+
 async def record(province: Province) -> dict[str, dict[str, set[str]]]:
     """Record an event in each commune; return what belongs to each of them."""
     owned = {}
@@ -59,7 +83,7 @@ async def record(province: Province) -> dict[str, dict[str, set[str]]]:
             "members": {place.leader["id"]},
             "households": {place.household["id"]},
             "support-events": {event["id"]},
-        }
+        } | await more(province, place)
     return owned
 
 
@@ -99,7 +123,7 @@ async def test_the_application_alone_lets_nothing_through(
 ) -> None:
     owned = await record(lao_cai)
     async with superuser.connect() as connection:
-        for table in ("team", "member", "membership", "household", "support_event"):
+        for table in TABLES:
             await connection.execute(text(f"alter table {table} disable row level security"))
     assert await seen(lao_cai.muong_khuong.admin) == owned["mine"]
     assert await events_of_the_next_commune(lao_cai) == [[], []]
@@ -112,15 +136,7 @@ async def test_without_a_scope_the_database_shows_nothing(lao_cai: Province, dat
 
     engine = create_engine(database)
     async with engine.connect() as connection:
-        for table in (
-            "team",
-            "member",
-            "membership",
-            "household",
-            "support_event",
-            "role_grant",
-            "device",
-        ):
+        for table in (*TABLES, "role_grant", "device", "training_attended"):
             counted = text(f"select count(*) from {table}")
             assert await connection.scalar(counted) == 0, table
         bypasses = "select rolsuper or rolbypassrls from pg_roles where rolname = current_user"
@@ -243,6 +259,9 @@ async def test_each_role_opens_only_its_own_doors(role: Role, lao_cai: Province)
         "members": Permission.members_read,
         "households": Permission.households_read,
         "support-events": Permission.events_read,
+        "activities": Permission.activities_read,
+        "campaigns": Permission.campaigns_read,
+        "commendations": Permission.commendations_read,
         "observations?indicator=teams.active&period=2025": Permission.aggregates_read,
         "role-grants": Permission.principals_write,
     }

@@ -45,8 +45,11 @@ OTHER_PASSWORD: Final = f"not {PASSWORD}"
 NOTHING: Final = "không có gì như vậy"
 
 PARAMETERS: Final = {
+    "activity_id": "activities",
     "break_glass_id": "break-glass",
+    "campaign_id": "campaigns",
     "client_id": "clients",
+    "commendation_id": "commendations",
     "data_subject_request_id": "data-subject-requests",
     "device_id": "devices",
     "entry_id": "audit-entries",
@@ -65,8 +68,11 @@ PARAMETERS: Final = {
 
 REFERENCES: Final = {
     "actor_id": "principals",
+    "attendee_ids": "members",
+    "campaign_id": "campaigns",
     "from_id": "admin-units",
     "from_ids": "admin-units",
+    "host_unit_id": "admin-units",
     "household_id": "households",
     "member_id": "members",
     "member_ids": "members",
@@ -103,6 +109,7 @@ NO_REFERENCES: Final = {
     "reached_by",
     "resource",
     "service_type",
+    "service_types",
 }
 """Texts that name nothing of anybody's: catalogue codes (open to all), the client's own labels."""
 
@@ -153,6 +160,7 @@ OWN_ROWS: Final = {
 """Operation -> the own rows that it takes, where any row of the collection will not do."""
 
 BATCH: Final = {
+    "activities": ("activities", "ActivityCreate", "ActivityUpdate"),
     "households": ("households", "HouseholdCreate", "HouseholdUpdate"),
     "members": ("members", "MemberCreate", "MemberUpdate"),
     "support_events": ("support-events", "SupportEventCreate", "SupportEventUpdate"),
@@ -355,10 +363,13 @@ class Document:
 
 COLLECTIONS: Final = frozenset(
     {
+        "activities",
         "admin-units",
         "break-glass",
         "audit-entries",
+        "campaigns",
         "clients",
+        "commendations",
         "data-subject-requests",
         "devices",
         "households",
@@ -494,6 +505,16 @@ class Spot:
         self.ids["devices"] = [device["id"] for device in devices]
         await self._delete("devices")
         await self._delete("teams")
+        # Whoever is in a village sees its campaigns, whatever team they are in.
+        for path in (*(["campaigns"] if household else []), "activities"):
+            rows = [await make(self.admin, path, **self.body(path)) for _ in range(2)]
+            self.ids[path] = [row["id"] for row in rows]
+            await self._delete(path)
+        ((system, value),) = rows[0]["external_ids"].items()
+        self.names["activities"] = system, value
+        youth = await country.sign_in(Role.youth_coordinator, at=self.commune)
+        given = self.body("commendations")
+        self.ids["commendations"] = [(await make(youth, "commendations", **given))["id"]]
         event = await make(self.leader, "support-events", **self.body("support-events"))
         self.ids["support-events"] = [event["id"]]
         ((system, value),) = event["external_ids"].items()
@@ -546,12 +567,36 @@ class Spot:
                 "channel": "household_visit",
                 "note": self.mark,
             },
+            "campaigns": {
+                "name": f"Đợt {self.mark} {number}",
+                "unit_id": self.village,
+                "starts_on": "2025-08-01",
+                "ends_on": "2025-08-31",
+            },
+            "activities": {
+                **team,
+                "kind": "training",
+                "title": f"Lớp {self.mark} {number}",
+                "organiser": "team",
+                "host_unit_id": self.village,
+                "held_on": "2025-08-03",
+                "attendee_ids": self.ids.get("members", [""])[:1],
+                "campaign_id": self.ids.get("campaigns", [None])[0],
+            },
         }
-        return bodies[path] | texts
+        bodies["commendations"] = {
+            **team,
+            "recipient_kind": "individual",
+            "recipient_name": f"Giàng {self.mark}",
+            "member_id": self.ids.get("members", [""])[0],
+            "unit_id": self.village,
+            "reason": self.mark,
+        }
+        return bodies[path] | ({} if path in {"campaigns", "commendations"} else texts)
 
     async def grow(self) -> None:
         """Make one more of everything."""
-        for path in ("teams", "members", "households"):
+        for path in ("teams", "members", "households", "campaigns", "activities"):
             if path in self.ids:
                 await make(self.admin, path, **self.body(path))
         assert self.leader
@@ -739,6 +784,28 @@ def _event(world: World) -> Json:
     }
 
 
+def _campaign(world: World) -> Json:
+    days = {"starts_on": "2025-08-01", "ends_on": "2025-08-31"}
+    return {"name": "Đợt mới", "unit_id": world.own.village, **days}
+
+
+def _activity(world: World) -> Json:
+    return {
+        "kind": "training",
+        "title": "Lớp mới",
+        "organiser": "team",
+        "host_unit_id": world.own.village,
+        "team_id": world.ids["teams"],
+        "held_on": "2025-08-04",
+        "attendee_ids": [world.ids["members"]],
+    }
+
+
+def _commendation(world: World) -> Json:
+    named = {"recipient_kind": "individual", "recipient_name": "Người mới"}
+    return named | {"member_id": world.ids["members"], "unit_id": world.own.village}
+
+
 def _grant(world: World) -> Json:
     body = {"principal_id": world.ids["principals"]}
     if world.role is Role.national_admin:
@@ -791,12 +858,19 @@ KEY: Final = {
 """The public key of RFC 7517, appendix A.1."""
 
 BODIES: Final[dict[str, Callable[[World], Json]]] = {
+    "ActivityCreate": _activity,
+    "ActivityPut": _activity,
+    "ActivityUpdate": lambda _: {"title": "Lớp đổi tên"},
     "AdminUnitCreate": _village,
     "AdminUnitUpdate": lambda _: {"name": "Thôn đổi tên"},
     "BatchCreate": lambda _: {"dry_run": True},
     "Body_create_access_token": _token,
     "BreakGlassCreate": _glass,
+    "CampaignCreate": _campaign,
+    "CampaignUpdate": lambda _: {"name": "Đợt đổi tên"},
     "ClientCreate": lambda _: {"name": "Cổng mới"},
+    "CommendationCreate": _commendation,
+    "CommendationUpdate": lambda _: {"document": "1/QĐ"},
     "DataSubjectRequestCreate": _request,
     "DataSubjectRequestFulfil": lambda _: {"reason": "Đã trả lời"},
     "EventDecision": lambda _: {"reason": "Ghi nhầm"},

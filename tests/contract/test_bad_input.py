@@ -108,6 +108,14 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
     await country.grant(person, Role.auditor, lao_cai.unit_id)
     grants = (await client.get("/v1/role-grants")).json()["items"]
     services = (await client.get("/v1/service-types")).json()["items"]
+    await country.grant(person, Role.youth_coordinator, lao_cai.unit_id)
+    days = {"starts_on": "2025-08-01", "ends_on": "2025-08-31"}
+    campaign = await make(client, "campaigns", name="Đợt", unit_id=place.village["id"], **days)
+    held: dict[str, Any] = {"kind": "training", "title": "Lớp", "organiser": "team"}
+    held |= {"host_unit_id": place.village["id"], "held_on": "2025-08-05"}
+    activity = await make(client, "activities", **held)
+    commended = {"recipient_kind": "collective", "recipient_name": "Tổ"}
+    commendation = await make(client, "commendations", **commended, unit_id=place.village["id"])
     device = await make(client, "devices", member_id=place.leader["id"])
     indicators = (await client.get("/v1/indicators")).json()["items"]
     glass = {"unit_id": str(MUONG_KHUONG), "reason": "Xác minh"}
@@ -124,6 +132,9 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
         "reorganisation_id": (await make(client, "reorganisations", **reorganised))["id"],
         "unit_id": place.village["id"],
         "team_id": place.team["id"],
+        "activity_id": activity["id"],
+        "campaign_id": campaign["id"],
+        "commendation_id": commendation["id"],
         "member_id": place.leader["id"],
         "household_id": place.household["id"],
         "support_event_id": event["id"],

@@ -49,4 +49,4 @@ async def test_the_catalogue_and_the_indicators_are_there(superuser: AsyncEngine
         counts = text(
             "select (select count(*) from service_type), (select count(*) from indicator)"
         )
-        assert tuple((await connection.execute(counts)).one()) == (33, 27)
+        assert tuple((await connection.execute(counts)).one()) == (33, 31)

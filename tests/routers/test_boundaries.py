@@ -55,7 +55,8 @@ FOUNDED, MERGING = date(2026, 3, 1), date(2026, 12, 1)
 MERGED = ids.official_unit_id("commune", "99998", MERGING.isoformat())
 DAYS = ["2025-06-30", "2026-12-01"]
 MORE_DAYS = ["2025-07-01", "2026-02-20", "2026-11-30"]
-CODES = list(FORMULAS)
+CODES = [code for code, formula in FORMULAS.items() if not formula.needs]
+MINIMUM = [code for code, formula in FORMULAS.items() if formula.needs]
 SPLIT_BY_KIND = ["teams.active", "members.youth", "events.count", "households.reached"]
 
 
@@ -155,6 +156,7 @@ async def test_every_indicator_equals_a_recount_in_the_tree_of_a_day(
         period = {"period": "2024-10-01/2026-12-31", "every": "quarter"}
         for codes in (CODES[:12], CODES[12:]):
             await ground.agrees(indicator=codes, **period, **query)
+        await ground.agrees(indicator=MINIMUM, minimum_per_unit=2, **period, **query)
     for by in ("kind", "service_type"):
         query = {"unit_id": HA_NOI, "level": "commune", "by": by, "boundary": day}
         await ground.agrees(
@@ -280,7 +282,7 @@ EVENTS = st.lists(
     min_size=8,
     max_size=30,
 )
-EMPTY = ("support_event", "household", "team")
+EMPTY = ("support_event", "household", "training_attended", "activity", "team")
 
 type Sums = Counter[tuple[str, str | None]]
 

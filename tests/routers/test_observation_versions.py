@@ -163,6 +163,20 @@ async def test_every_change_of_what_it_rests_on_makes_another_answer(
     await changed("a service under the one that is asked for", by_service)
 
 
+async def test_activities_make_another_answer(lao_cai: Province) -> None:
+    here = lao_cai.muong_khuong
+    poll = Poll(here.admin, QUERY | {"indicator": ["activities.count", "members.trained_share"]})
+    await poll.is_new()
+    activity = {"kind": "launch", "title": "Ra mắt", "organiser": "team", "held_on": "2025-08-01"}
+    held = await make(here.admin, "activities", **activity, host_unit_id=here.village["id"])
+    assert await poll.is_new(), "an activity"
+    await do(here.admin, f"activities/{held['id']}", "patch", held_on="2025-08-02", kind="course")
+    assert not await poll.is_new(), "a change of no figure"
+    attendees = {"attendee_ids": [here.leader["id"]]}
+    await do(here.admin, f"activities/{held['id']}", "patch", **attendees)
+    assert await poll.is_new(), "a training attended"
+
+
 async def test_what_happens_elsewhere_counts_nothing_anew(lao_cai: Province, app: FastAPI) -> None:
     poll = Poll(lao_cai.muong_khuong.admin, QUERY | {"indicator": "events.count"})
     there = await lao_cai.leader_of(lao_cai.bao_thang)
@@ -291,7 +305,8 @@ async def test_every_table_that_measures_read_has_its_changes_counted(
         tables = {row.relname: row.counted for row in await connection.execute(known)}
     read = {word for m in measures for word in _words(m)} & {*tables, *_NOUNS}
     assert read == {"team", "membership", "person", "household", "support_event"} | {
-        *("admin_unit", "placement", "tree")  # all of which are changes of the tree
+        *("activity", "training_attended"),  # which changes with activities only
+        *("admin_unit", "placement", "tree"),  # all of which are changes of the tree
     }
     counted = {_NOUNS.get(name, name) for name in read - {"placement"}} | _ALWAYS
     assert {name for name, is_counted in tables.items() if is_counted} == counted | {

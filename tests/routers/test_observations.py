@@ -3,8 +3,9 @@
 import csv
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from functools import cache
 from io import StringIO
@@ -43,6 +44,7 @@ DIMENSIONS = ["service_type", "channel", "outcome", "kind"]
 ADDITIVE = [
     *("teams.active", "teams.founded", "villages.total", "villages.covered", "events.count"),
     *("households.registered", "households.reached"),
+    *("activities.count", "activities.participants"),
 ]
 
 type Row = dict[str, Any]
@@ -172,6 +174,7 @@ class Facts:
     stay: list[Row] = field(default_factory=list)
     household: list[Row] = field(default_factory=list)
     event: list[Row] = field(default_factory=list)
+    activity: list[Row] = field(default_factory=list)
 
 
 INSERTS = {
@@ -209,13 +212,21 @@ INSERTS = {
                '{}', r.household, r.service_type, r.at, r.quantity, r.outcome, 'assisted',
                r.channel, r.status, decode(r.hash, 'hex'), '{}'
     """,
+    "activity": """
+        insert into activity (id, version, created_at, updated_at, deleted_at, unit_id, unit_key,
+            commune_key, province_key, kind, title, organiser, partners, held_on, participants,
+            attendee_ids, external_ids)
+        select r.id, 1, now(), now(), case when r.deleted then now() end, u.id, u.key, c.key, p.key,
+               r.kind, 'Lớp', 'team', '{}', r.day, r.participants, r.attendees, '{}'
+    """,
 }
 GIVEN = """
     from jsonb_to_recordset(cast(:rows as jsonb)) as r (
         id uuid, unit uuid, team uuid, member uuid, household uuid, day date, until date,
         deleted boolean, kind text, zalo text, birth_year integer, in_union boolean,
         trained_on date, role text, service_type text, at timestamptz, quantity integer,
-        outcome text, channel text, status text, hash text)
+        outcome text, channel text, status text, hash text, participants integer,
+        attendees uuid[])
     left join admin_unit u on u.id = r.unit
     left join team t on t.id = r.team
     left join lateral (select ancestor_key as key from placement
@@ -332,6 +343,15 @@ class Inventor:
     def household(self) -> Row:
         return self.place(date(2023, 6, 1)) | {"deleted": self.dice.random() < 0.1}
 
+    def activity(self, facts: Facts) -> Row:
+        row = self.place(date(2023, 10, 1))
+        return row | {
+            "kind": self.dice.choice(["training", "course", "launch", "meeting"]),
+            "deleted": self.dice.random() < 0.1,
+            "participants": self.maybe(0.7, self.dice.randint(3, 90)),
+            "attendees": [m["id"] for m in self.dice.sample(facts.member, self.dice.randint(0, 3))],
+        }
+
     def event(self, facts: Facts) -> Row:
         row = self.place(date(2023, 10, 1))
         hour = time(self.dice.choice([0, 9, 23]), 30, tzinfo=clock.REPORTING_ZONE)
@@ -355,6 +375,7 @@ class Inventor:
         facts.stay = [self.stay(team, member) for team, member in pairs]
         facts.household = [self.household() for _ in range(50)]
         facts.event = [self.event(facts) for _ in range(600)]
+        facts.activity = [self.activity(facts) for _ in range(80)]
         return facts
 
 
@@ -380,6 +401,11 @@ class Counted:
 
 class Recount:
     """The definitions of the contract over the facts of one piece, as loops."""
+
+    least = 2
+    """The value of `minimum_per_unit`."""
+    kinds: tuple[str, ...] = ()
+    """Of `activity_kind`, where it filters what units hosted."""
 
     def __init__(self, facts: Facts, first: date, last: date, today: date | None) -> None:
         self.facts, self.tree = facts, facts.tree
@@ -422,7 +448,37 @@ class Recount:
         ]
 
     def is_trained(self, member: Row) -> bool:
-        return member["trained_on"] is not None and member["trained_on"] <= self.at
+        days = [member["trained_on"]] if member["trained_on"] else []
+        days += [
+            activity["day"]
+            for activity in self.facts.activity
+            if not activity["deleted"] and activity["kind"] in {"training", "course"}
+            if member["id"] in activity["attendees"]
+        ]
+        return any(day <= self.at for day in days)
+
+    def activities(self) -> list[Counted]:
+        return [
+            Counted(a["unit"], self.current or a["day"], a["id"], 1, a)
+            for a in self.facts.activity
+            if not a["deleted"] and self.first <= a["day"] <= self.last
+        ]
+
+    def participants(self) -> list[Counted]:
+        return [
+            replace(
+                c, amount=len(c.row["attendees"]) if (n := c.row["participants"]) is None else n
+            )
+            for c in self.activities()
+        ]
+
+    def hosting(self, level: str) -> list[Counted]:
+        held = Counter(
+            self.tree.above(c.unit, level, self.tree_day)
+            for c in self.activities()
+            if not self.kinds or c.row["kind"] in self.kinds
+        )
+        return self.official(level, [u for u, n in held.items() if u and n >= self.least])
 
     def villages(self, among: set[UUID] | None = None) -> list[Counted]:
         return [
@@ -543,19 +599,32 @@ DEFINITIONS: dict[str, list[Definition]] = {
     "households.reached": [lambda r: r.reached(r.helped())],
     "households.reached_share": [Recount.ever_reached, lambda _: []],
     "beneficiaries.distinct": [Recount.hashes],
+    "activities.count": [Recount.activities],
+    "activities.participants": [Recount.participants],
+    "communes.min_activities": [
+        lambda r: r.hosting("commune"),
+        lambda r: r.official("commune"),
+    ],
+    "districts.min_activities": [
+        lambda r: r.hosting("district"),
+        lambda r: r.official("district"),
+    ],
 }
 FLOWS = {
     *("teams.founded", "events.count", "events.quantity", "events.quantity_verified"),
     *("events.verified_share", "events.completed_share", "beneficiaries.distinct"),
 }
 OF_EVENTS = FLOWS - {"teams.founded"} | {"households.reached"}
+OF_ACTIVITIES = {"activities.count", "activities.participants"}
+FLOWS |= OF_ACTIVITIES
 PARAMETER = {"service_type": "service_type", "channel": "channel", "team_kind": "kind"}
+PARAMETER |= {"activity_kind": "kind"}
 
 
 def has(code: str, dimension: str | None) -> bool:
     if code in OF_EVENTS:
         return dimension != "outcome" or code != "events.completed_share"
-    return dimension == "kind" and code.startswith(("teams.", "members."))
+    return dimension == "kind" and code.startswith(("teams.", "members.", "activities."))
 
 
 @dataclass
@@ -607,7 +676,10 @@ class Expected:
         by = by if has(code, by) else None
         if piece.first > TODAY:
             return {}
-        things = Recount(self.facts, piece.first, piece.last, self.current).of(code)
+        recount = Recount(self.facts, piece.first, piece.last, self.current)
+        recount.least = self.query.get("minimum_per_unit", 0)
+        recount.kinds = tuple(self.query.get("activity_kind", ()))
+        things = recount.of(code)
         tables = [self.table(counted, by) for counted in things]
         keys = set().union(*tables)
         if not by:
@@ -633,7 +705,7 @@ class Expected:
         return all(
             counted.row[dimension] in self.query[name]
             for name, dimension in PARAMETER.items()
-            if self.query.get(name)
+            if self.query.get(name) and dimension in counted.row
         )
 
     def cell(self, code: str, key: tuple[Any, Any], numbers: list[Any]) -> tuple[Any, ...]:
@@ -743,7 +815,8 @@ async def ground(as_: As, superuser: AsyncEngine) -> Ground:
     return Ground(facts, await as_(Role.ioc_reader, Role.commune_admin, at=NATION))
 
 
-CODES = list(FORMULAS)
+CODES = [code for code, formula in FORMULAS.items() if not formula.needs]
+MINIMUM = [code for code, formula in FORMULAS.items() if formula.needs]
 
 
 @pytest.mark.parametrize("boundary", ["current", "as_recorded"])
@@ -761,6 +834,9 @@ async def test_every_indicator_equals_a_recount(ground: Ground, boundary: str) -
             await ground.agrees(
                 indicator=codes, period="2024-05-15/2026-12-31", every="quarter", **query
             )
+        minimum = {"indicator": MINIMUM, "minimum_per_unit": 2} | query
+        await ground.agrees(**minimum, period="2025")
+        await ground.agrees(**minimum, period="2024-05-15/2026-12-31", every="quarter")
 
 
 @pytest.mark.parametrize("by", DIMENSIONS)
@@ -785,6 +861,10 @@ async def test_parts_and_filters_equal_a_recount(ground: Ground, by: str) -> Non
         await ground.agrees(
             indicator=[*events, *teams], team_kind=["core_squad", "expert_group"], **query
         )
+        kinds = {"activity_kind": ["training", "launch"]}
+        await ground.agrees(indicator=sorted(OF_ACTIVITIES), **query)
+        await ground.agrees(indicator=sorted(OF_ACTIVITIES), **kinds, **query)
+        await ground.agrees(indicator=MINIMUM, minimum_per_unit=1, **kinds, **query)
 
 
 async def test_nothing_is_lost_or_counted_twice(ground: Ground) -> None:
