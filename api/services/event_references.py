@@ -90,7 +90,7 @@ class Fact:
         self.day = reporting_day(self.occurred_at)
 
 
-_GATHER = f"""
+_REFERENCES = f"""
 {ENTERED}, fact as (
     select * from unnest($3::uuid[], $4::uuid[], $5::date[]) as f (team_id, unit_id, day)
 ), home as materialized (
@@ -118,7 +118,9 @@ _GATHER = f"""
         values (coalesce(f.unit_id, t.unit_id), f.day), (t.unit_id, f.day)
         union all select t.unit_id, $9::date where exists (
             select from service where province_key is not null)) as a (unit_id, day)
-), place as ({PLACES}), {CAMPAIGNS.format(ids="$10")}
+), place as ({PLACES})
+"""  # noqa: S608 - constants
+_ROWS = """
 select 'home' as kind, id, unit_id as other_id, null::date as day, founded_on as first,
        dissolved_on as last, null::text as name, unit_key, commune_key, province_key
 from home
@@ -130,8 +132,10 @@ union all select 'place', unit_id, null, day, valid_from, valid_to, level, unit_
     province_key from place
 union all select status, null, null, null, active_from, active_to, code, null, null, province_key
 from service
-union all {FOUND}
-"""  # noqa: S608 - constants
+"""
+_GATHER = _REFERENCES + _ROWS
+_GATHER_CAMPAIGNS = f"{_REFERENCES}, {CAMPAIGNS.format(ids='$10')} {_ROWS} union all {FOUND}"
+"""The same with what few events name, and all would pay for."""
 
 
 async def gather(database: Connection, caller: Caller, facts: Sequence[Fact]) -> References:
@@ -139,8 +143,9 @@ async def gather(database: Connection, caller: Caller, facts: Sequence[Fact]) ->
 
     (A second one tells what became of units that are gone.)
     """
+    campaigns = list({fact.campaign_id for fact in facts} - {None})
     rows = await database.fetch(
-        _GATHER,
+        _GATHER_CAMPAIGNS if campaigns else _GATHER,
         caller.scopes,
         caller.context,
         [fact.team_id for fact in facts],
@@ -150,7 +155,7 @@ async def gather(database: Connection, caller: Caller, facts: Sequence[Fact]) ->
         list({member for fact in facts for member in fact.member_ids}),
         list({fact.service_type for fact in facts}),
         clock.today(),
-        list({fact.campaign_id for fact in facts} - {None}),
+        *([campaigns] if campaigns else ()),
     )
     found = References()
     teams, households = (
