@@ -1,6 +1,7 @@
 """What every test stands on: real PostgreSQL, built by the migrations, a fresh copy for each.
 
-Every test commits for real in a database of its own: a copy of one migrated template takes 0.1 s.
+Every test commits for real in a database of its own: a copy of one migrated template takes 0.1 s,
+and no more with Lào Cai's two places in it, which were made over HTTP once.
 People are named by role and place: `await as_(Role.commune_admin, at=lao_cai.muong_khuong)`.
 """
 
@@ -31,29 +32,46 @@ examples.load_profile("steady")
 
 SECRET = "a secret of the tests, long enough for everyone"
 TEMPLATE = "template_of_tests"
+LAO_CAI, MADE = "template_of_lao_cai", "lao_cai.json"
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
     """One PostgreSQL for all workers, with a migrated template; yields its superuser's URL."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base if worker_id == "master" else base.parent
+    shared = _shared(tmp_path_factory, worker_id)
     with embedded.running(shared / "postgres", extra=FAST) as urls:
         superuser = urls.owner.replace("noidai_owner@/noidai", "postgres@/postgres")
         with FileLock(shared / "template.lock"):
-            asyncio.run(_make_template(superuser, urls.owner))
+            if not (shared / MADE).exists():
+                (shared / MADE).write_text(
+                    asyncio.run(_make_templates(superuser, urls.owner, shared))
+                )
         yield superuser
 
 
-async def _make_template(superuser: str, owner: str) -> None:
+def _shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Return the folder that all workers of a run have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+async def _make_templates(superuser: str, owner: str, folder: Path) -> str:
+    """Make both templates; return what Lào Cai consists of, as text."""
     async with _connection(superuser) as engine, engine.connect() as connection:
-        known = text("select 1 from pg_database where datname = :name and datistemplate")
-        if await connection.scalar(known, {"name": TEMPLATE}):
-            return
         await connection.execute(text(f"create database {TEMPLATE} owner noidai_owner"))
         await db.migrate(owner.replace("/noidai?", f"/{TEMPLATE}?"))
-        await connection.execute(text(f"alter database {TEMPLATE} is_template true"))
+        await connection.execute(text(f"create database {LAO_CAI} template {TEMPLATE}"))
+        url = superuser.replace("postgres@/postgres", f"noidai_app@/{LAO_CAI}")
+        service = create_app(_settings(folder), url, SECRET)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(worker, "CHORES", ())
+            async with (
+                service.router.lifespan_context(service),
+                _connection(url.replace("noidai_app@", "postgres@")) as behind,
+            ):
+                province = await Province.found(await Country.found(service, behind))
+        return province.written()
 
 
 @asynccontextmanager
@@ -67,12 +85,13 @@ async def _connection(url: str) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
-async def database(server: str) -> AsyncIterator[str]:
+async def database(server: str, request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """A database of the test's own; yields the service's URL (as `noidai_app`)."""
     name = f"t{uuid4().hex}"
+    template = LAO_CAI if "lao_cai" in request.fixturenames else TEMPLATE
     async with _connection(server) as engine, engine.connect() as connection:
         await connection.execute(
-            text(f"create database {name} template {TEMPLATE} strategy file_copy")
+            text(f"create database {name} template {template} strategy file_copy")
         )
         yield server.replace("postgres@/postgres", f"noidai_app@/{name}")
         await connection.execute(text(f"drop database {name} with (force)"))
@@ -94,8 +113,12 @@ async def superuser(database: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings without any file or variable of the machine's own."""
+    return _settings(tmp_path)
+
+
+def _settings(folder: Path) -> Settings:
     return Settings(
-        _env_file=None, data_dir=tmp_path, database_pool_size=20, rate_limit="1000000/minute"
+        _env_file=None, data_dir=folder, database_pool_size=20, rate_limit="1000000/minute"
     )
 
 
@@ -134,6 +157,7 @@ async def as_(country: Country) -> As:
 
 
 @pytest.fixture
-async def lao_cai(country: Country) -> Province:
+def lao_cai(country: Country, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Province:
     """Lào Cai with two communes, a village and a team in each."""
-    return await Province.found(country)
+    written = _shared(tmp_path_factory, worker_id) / MADE
+    return Province.read(country, written.read_text())

@@ -1,5 +1,6 @@
 """People, places and facts of the tests, made over HTTP as somebody, somewhere."""
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -74,6 +75,10 @@ class Country:
             )
             for role in roles:
                 await self.grant(person, role, at, team)
+        return self.client_of(person)
+
+    def client_of(self, person: UUID) -> Person:
+        """Return a client with a token of somebody who is known already."""
         token, _ = self.app.state.tokens.issue(person, "tests")
         client = Person(
             transport=httpx.ASGITransport(self.app),
@@ -108,6 +113,7 @@ class Country:
                     "team": team,
                 },
             )
+        self.app.state.callers.forget(f"principal:{person}")  # as a worker that gave it would
 
 
 _HASH = ""
@@ -136,7 +142,7 @@ class Place:
     team: dict[str, Any]
     leader: dict[str, Any]
     household: dict[str, Any]
-    admin: httpx.AsyncClient
+    admin: Person
 
     @classmethod
     async def found(cls, country: Country, unit_id: UUID, name: str) -> Self:
@@ -207,6 +213,29 @@ class Province:
             await Place.found(country, MUONG_KHUONG, "Na Đẩy"),
             await Place.found(country, BAO_THANG, "Phú Thịnh"),
         )
+
+    def written(self) -> str:
+        """Return the places as text: they are made once, and copied with their database."""
+        places = [
+            vars(place) | {"unit_id": str(place.unit_id), "admin": str(place.admin.principal_id)}
+            for place in (self.muong_khuong, self.bao_thang)
+        ]
+        return json.dumps(places)
+
+    @classmethod
+    def read(cls, country: Country, written: str) -> Self:
+        """Return the province of a copied database."""
+        places = [
+            Place(
+                **place
+                | {
+                    "unit_id": UUID(place["unit_id"]),
+                    "admin": country.client_of(UUID(place["admin"])),
+                }
+            )
+            for place in json.loads(written)
+        ]
+        return cls(country, LAO_CAI, *places)
 
     async def leader_of(self, place: Place) -> Person:
         """Sign in the leader of a place's team."""

@@ -376,7 +376,7 @@ async def test_whoever_sees_the_present_state_by_a_refused_change_is_recorded(
         (entry,) = await audit.new()
         assert told([entry]) == [("read", path)]
         assert (entry["ids"], entry["request_id"]) == ([UUID(row["id"])], "stale")
-        assert entry["actor_id"] == place.admin.principal_id  # type: ignore[attr-defined]
+        assert entry["actor_id"] == place.admin.principal_id
         nothing = await place.admin.patch(f"/v1/{path}/{row['id']}", json={}, headers=ANY)
         assert nothing.json()["phone"] == row["phone"]
         assert told(await audit.new()) == [("read", path)]
@@ -433,7 +433,7 @@ async def test_an_auditor_looks_up_its_own_subtree(lao_cai: Province, as_: As) -
     def where(**wanted: Any) -> set[str]:
         return {e["id"] for e in entries if all(e[k] == v for k, v in wanted.items())}
 
-    actor = str(here.admin.principal_id)  # type: ignore[attr-defined]
+    actor = str(here.admin.principal_id)
     for name, value in (
         ("actor_id", actor),
         ("resource", "teams"),
@@ -558,7 +558,7 @@ async def test_a_list_among_very_many_is_driven_by_an_index(
         )
         await connection.execute(text("analyze audit_entry"))
         before = await scans(connection)
-        actor = str(lao_cai.muong_khuong.admin.principal_id)  # type: ignore[attr-defined]
+        actor = str(lao_cai.muong_khuong.admin.principal_id)
         params = {name: actor if value == "me" else value for name, value in filters.items()}
         answer = await auditor.get("/v1/audit-entries", params=params | {"limit": 5})
         assert answer.status_code == 200
