@@ -248,7 +248,7 @@ _TERRITORY = text("""
     select array(select key from province) as provinces,
            array(select u.key
                  from here join admin_unit u using (key) left join recorded using (key)
-                 where u.level in ('commune', 'village')
+                 where u.level in ('district', 'commune', 'village')
                    and not coalesce(recorded.days @> daterange(u.valid_from, u.valid_to, '[]'),
                                     false)) as units
 """)
