@@ -39,7 +39,9 @@ from api.routers import (
     role_grants,
     service_types,
     sessions,
+    statistics,
     support_events,
+    targets,
     teams,
     users,
 )
@@ -63,6 +65,8 @@ NOUNS = (  # the busiest first: a path is looked for in this order
     indicators,
     campaigns,
     commendations,
+    statistics,
+    targets,
     sessions,
     me,
     users,

@@ -13,6 +13,10 @@ class Permission(StrEnum):
     activities_read = "activities_read"
     activities_write = "activities_write"
     aggregates_read = "aggregates_read"
+    all_statistics_read = "all_statistics_read"
+    all_statistics_write = "all_statistics_write"
+    all_targets_allocate = "all_targets_allocate"
+    all_targets_write = "all_targets_write"
     audit_read = "audit_read"
     batch_write = "batch_write"
     campaigns_read = "campaigns_read"
@@ -34,39 +38,58 @@ class Permission(StrEnum):
     members_read = "members_read"
     members_write = "members_write"
     names_read = "names_read"
+    national_targets_write = "national_targets_write"
     own_people_read = "own_people_read"
+    own_statistics_write = "own_statistics_write"
     people_read = "people_read"
     principals_write = "principals_write"
     reorganise = "reorganise"
     reorganise_villages = "reorganise_villages"
+    statistics_read = "statistics_read"
+    statistics_write = "statistics_write"
     subjects_write = "subjects_write"
+    targets_allocate = "targets_allocate"
+    targets_read = "targets_read"
+    targets_write = "targets_write"
     team_link_write = "team_link_write"
     teams_read = "teams_read"
     teams_write = "teams_write"
     villages_write = "villages_write"
+    youth_union_write = "youth_union_write"
 
 
 P = Permission
-_READS: Final = {
+_FIGURES: Final = {
+    P.aggregates_read,
+    P.statistics_read,
+    P.all_statistics_read,
+    P.targets_read,
+}
+_READS: Final = _FIGURES | {
     P.teams_read,
     P.members_read,
     P.households_read,
     P.events_read,
     P.activities_read,
-    P.aggregates_read,
     P.campaigns_read,
 }
+_DECLARES: Final = {P.statistics_write, P.all_statistics_write}
+"""The second of each pair is for what others declared, too."""
 
 MATRIX: Final[dict[Role, frozenset[Permission]]] = {
     Role.national_admin: frozenset(
-        {
+        _FIGURES
+        | _DECLARES
+        | {
             P.teams_read,
             P.members_read,
-            P.aggregates_read,
             P.campaigns_read,
             P.catalogue_extend,
             P.catalogue_write,
             P.indicators_write,
+            P.targets_write,
+            P.national_targets_write,
+            P.targets_allocate,
             P.principals_write,
             P.reorganise,
             P.reorganise_villages,
@@ -74,6 +97,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
     ),
     Role.province_admin: frozenset(
         _READS
+        | _DECLARES
         | {
             P.activities_write,
             P.campaigns_write,
@@ -82,6 +106,10 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.villages_write,
             P.reorganise_villages,
             P.catalogue_extend,
+            P.targets_write,
+            P.all_targets_write,
+            P.targets_allocate,
+            P.all_targets_allocate,
             P.glass_break,
             P.batch_write,
             P.events_reopen,
@@ -96,11 +124,14 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
     ),
     Role.commune_admin: frozenset(
         _READS
+        | _DECLARES
         | {
             P.people_read,
             P.activities_write,
             P.campaigns_write,
             P.commendations_read,
+            P.targets_allocate,
+            P.all_targets_allocate,
             P.villages_write,
             P.batch_write,
             P.events_verify,
@@ -114,17 +145,21 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
         }
     ),
     Role.youth_coordinator: frozenset(
-        {
+        _FIGURES
+        | {
             P.teams_read,
             P.members_read,
             P.names_read,
-            P.aggregates_read,
             P.activities_read,
             P.activities_write,
             P.campaigns_read,
             P.campaigns_write,
             P.commendations_read,
             P.commendations_write,
+            P.statistics_write,
+            P.targets_write,
+            P.targets_allocate,
+            P.youth_union_write,
         }
     ),
     Role.team_leader: frozenset(
@@ -158,9 +193,10 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.events_write,
         }
     ),
-    Role.ioc_reader: frozenset({P.aggregates_read, P.campaigns_read}),
+    Role.ioc_reader: frozenset(_FIGURES | {P.campaigns_read}),
     Role.portal_client: frozenset(
         _READS
+        | _DECLARES
         | {
             P.own_people_read,
             P.activities_write,
@@ -173,7 +209,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.events_write,
         }
     ),
-    Role.partner: frozenset(),
+    Role.partner: frozenset({P.statistics_read, P.statistics_write, P.own_statistics_write}),
     Role.auditor: frozenset(_READS | {P.audit_read, P.commendations_read}),
     Role.dpo: frozenset({P.audit_read, P.subjects_write}),
     Role.break_glass: frozenset({P.people_read}),
@@ -183,7 +219,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
 `break_glass` only unmasks what its holder reads by another grant; nobody may grant it (see
 `services/break_glass.py`)."""
 
-FACT_READS: Final = _READS - {P.aggregates_read, P.campaigns_read}
+FACT_READS: Final = _READS - _FIGURES - {P.campaigns_read}
 """What totals are counted from: reading totals is not reading these rows."""
 
 CHANGES_RIGHTS: Final = frozenset(

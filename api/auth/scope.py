@@ -28,6 +28,7 @@ from api.auth.permissions import Permission
 from api.models.base import Record
 from api.models.devices import Device
 from api.models.members import Member, Membership
+from api.models.statistics import Statistic
 from api.models.teams import Team
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ def visible[Row: Record](
     elif table is Device:
         teams = select(Team.id).where(reach.filter(Team)).scalar_subquery()  # type: ignore[call-overload]
         condition = col(Device.team_ids).bool_op("&&")(func.array(teams))
+    elif table is Statistic:  # a partner's own, or everybody's
+        own = reach.filter(table) & (Statistic.created_by == caller.id)
+        condition = caller.reach(Permission.all_statistics_read).filter(table) | own
     else:
         condition = reach.filter(table)
     statement = select(table).where(condition)

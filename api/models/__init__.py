@@ -18,7 +18,9 @@ from api.models import (
     reorganisations,
     role_grants,
     service_types,
+    statistics,
     support_events,
+    targets,
     teams,
 )
 from api.models.base import metadata
@@ -42,6 +44,8 @@ __all__ = [
     "reorganisations",
     "role_grants",
     "service_types",
+    "statistics",
     "support_events",
+    "targets",
     "teams",
 ]

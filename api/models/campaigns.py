@@ -11,10 +11,10 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
 from api.models.base import Placed, Record
-from api.models.observations import Number, ObservationStatus
+from api.models.observations import ObservationStatus
 from api.models.pages import Page
 from api.models.service_types import ServiceCode
-from api.models.types import Creation, Day, Input, Name, Output, PageQuery, Query
+from api.models.types import Creation, Day, Input, Name, Number, Output, PageQuery, Query
 
 ServiceCodes = Annotated[list[ServiceCode], Bound(max_length=50)]
 

@@ -7,9 +7,18 @@ from uuid import UUID
 from sqlmodel import Field, SQLModel
 
 from api.models.base import Placed, Record
-from api.models.observations import Number
 from api.models.pages import Page
-from api.models.types import Creation, Day, Input, Name, Output, PageQuery, Paragraph, text_enum
+from api.models.types import (
+    Creation,
+    Day,
+    Input,
+    Name,
+    Number,
+    Output,
+    PageQuery,
+    Paragraph,
+    text_enum,
+)
 from api.models.types import Query as Parameters
 
 

@@ -1,9 +1,11 @@
 """Indicator definitions: what a figure counts, in which unit, and whether it adds up."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
+from uuid import UUID
 
-from pydantic import StringConstraints
+from pydantic import AwareDatetime, StringConstraints
 from sqlmodel import Field, SQLModel
 
 from api.models.base import Record
@@ -70,6 +72,41 @@ class IndicatorRead(Output):
     additive: bool
     formula: str | None
     definition_version: int
+
+
+class IndicatorVersion(SQLModel, table=True):
+    """A former definition, kept by the database when another takes its place."""
+
+    __tablename__ = "indicator_version"
+
+    id: UUID = Field(primary_key=True, foreign_key="indicator.id")
+    definition_version: int = Field(primary_key=True)
+    name_vi: str
+    name_en: str
+    unit_of_count: str
+    additive: bool
+    formula: str | None = None
+    ended_at: AwareDatetime
+
+
+class IndicatorVersionRead(SQLModel):
+    """A definition, and since when it was the one in force."""
+
+    definition_version: int
+    name_vi: str
+    name_en: str
+    unit_of_count: str
+    additive: bool
+    formula: str | None
+    since: datetime
+
+
+class IndicatorVersionPage(Page[IndicatorVersionRead]):
+    """A page of definitions, the newest first."""
+
+
+class IndicatorVersionQuery(PageQuery):
+    """The parameters of the list of versions."""
 
 
 class IndicatorPage(Page[IndicatorRead]):

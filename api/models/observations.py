@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, StringConstraints
 from pydantic import Field as Bound
 from pydantic_core import PydanticCustomError
 from sqlmodel import Field
@@ -14,10 +14,7 @@ from api.models.activities import ActivityKind
 from api.models.service_types import ServiceCode
 from api.models.support_events import Channel
 from api.models.teams import TeamKind
-from api.models.types import EARLIEST, LATEST, Body, Level, Name, Query
-
-Number = Annotated[int | float, WithJsonSchema({"type": "number"})]
-"""Counts are whole, shares are not; both are one JSON type."""
+from api.models.types import EARLIEST, LATEST, Body, Level, Name, Number, Query
 
 
 class By(StrEnum):

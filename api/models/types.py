@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Text, TypeDecorator
@@ -23,6 +24,9 @@ from sqlmodel import SQLModel
 EARLIEST = date(1900, 1, 1)
 LATEST = date(2200, 12, 31)
 """Whole years: `_in_range` compares these only."""
+DECIMAL_PLACES = 4
+LARGEST = 100_000_000_000
+"""Of a declared figure: 15 digits, which a JSON number carries exactly."""
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 """Unicode's categories Cc and Cs, but for line breaks and tabs."""
@@ -66,6 +70,20 @@ def _in_order(values: dict[str, str]) -> dict[str, str]:
     return dict(sorted(values.items()))
 
 
+def _to_four_places(value: float) -> float:
+    """Refuse what could not be kept exactly: 11 digits before and 4 behind the point."""
+    if round(value, DECIMAL_PLACES) != value:
+        raise PydanticCustomError(
+            "decimal_places", "too many decimal places", {"decimal_places": DECIMAL_PLACES}
+        )
+    return value
+
+
+def number(value: float) -> "Number":
+    """Return a whole number as one, since a count is written without a point."""
+    return int(value) if value == int(value) else value
+
+
 def _text(longest: int, shortest: int = 1) -> tuple[StringConstraints, AfterValidator]:
     constraints = StringConstraints(strip_whitespace=True, min_length=shortest, max_length=longest)
     return constraints, AfterValidator(clean)
@@ -101,6 +119,18 @@ Moment = Annotated[
 ]
 Quantity = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
+Number = Annotated[int | float, WithJsonSchema({"type": "number"})]
+"""Counts are whole, shares are not; both are one JSON type."""
+Figure = Annotated[
+    float,
+    Field(ge=-LARGEST, le=LARGEST, strict=True, allow_inf_nan=False),
+    AfterValidator(_to_four_places),
+]
+PeriodText = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=40, pattern=r"^[0-9]{4}[-/0-9QW]*$"),
+]
+"""As `services.periods` reads it."""
 Latitude = Annotated[float, Field(ge=-90, le=90, strict=True, allow_inf_nan=False)]
 Longitude = Annotated[float, Field(ge=-180, le=180, strict=True, allow_inf_nan=False)]
 

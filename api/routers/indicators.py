@@ -12,6 +12,8 @@ from api.models.indicators import (
     IndicatorQuery,
     IndicatorRead,
     IndicatorUpdate,
+    IndicatorVersionPage,
+    IndicatorVersionQuery,
 )
 from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.idempotency import Keyed
@@ -72,3 +74,17 @@ async def delete_indicator(
 ) -> None:
     """Hide a definition that was entered by mistake."""
     await indicators.delete_indicator(session, caller, indicator_id, if_match)
+
+
+@router.get("/{indicator_id}/versions", operation_id="list_indicator_versions")
+async def list_indicator_versions(
+    session: Session,
+    caller: SignedIn,
+    indicator_id: UUID,
+    query: Annotated[IndicatorVersionQuery, Query()],
+    request: Request,
+    response: Response,
+) -> IndicatorVersionPage:
+    """List what an indicator means and meant, the present definition first."""
+    page = await indicators.list_versions(session, caller, indicator_id, query)
+    return paged(request, response, page)

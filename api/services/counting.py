@@ -6,7 +6,7 @@ from sqlalchemy import TextClause, text
 
 from api.models.observations import By
 from api.models.types import Level
-from api.services.measures import AT_LEAST, COLUMNS, DISTINCT, FILTERS, Measure
+from api.services.measures import AT_LEAST, COLUMNS, DISTINCT, FILTERS, TEAM, Measure
 from api.services.observation_units import Asked
 
 _AT_ROOTS = """
@@ -62,25 +62,30 @@ _COUNTED_FROM = """
 """
 
 
-def counting(measure: Measure, by: By | None, asked: Asked) -> TextClause:
+def counting(measure: Measure, by: str | None, asked: Asked) -> TextClause:
     """Return the statement that counts a measure for every target and period at once.
 
     Rows are (target, n, part, value), see `placed`; for a measure with a `life`, the value is by
     how much the number differs from that of period n - 1. `:ats` and `:trees` are the days of
-    stocks, one each for every period; the filters' values are parameters of their names.
+    stocks, one each for every period; the filters' values are parameters of their names. Split by
+    `TEAM`, only `:teams` count.
     """
     conditions = [FILTERS[name] for name in asked.filters if name in measure.filters]
+    part = COLUMNS[By(by)] if by and by != TEAM else "null"
+    if by == TEAM:
+        part = f"{measure.team}::text"
+        conditions.append(f"{measure.team} = any(cast(:teams as uuid[]))")
     n, day = "p.n", "p.tree"
     if measure.day:
         n = f"width_bucket({measure.day}, cast(:firsts as date[]))"
         day = measure.day if asked.tree_day is None else "cast(:tree_day as date)"
     if measure.life:
-        return _standing(measure, by, conditions, asked)
+        return _standing(measure, part, conditions, asked)
     distinct, at_least = measure.value == DISTINCT, measure.value == AT_LEAST
     made = {DISTINCT: measure.thing, AT_LEAST: "1"}.get(measure.value, measure.value)
     facts = f"""
         select {n} as n, {day} as day, {measure.unit} as unit_key,
-               {COLUMNS[by] if by else "null"} as part,
+               {part} as part,
                {made} as thing
         from {measure.facts}
         where {" and ".join((*measure.where, *conditions))}
@@ -126,9 +131,7 @@ def _gathered(facts: str, asked: Asked) -> str:
     """  # noqa: S608 - put together from constants
 
 
-def _standing(
-    measure: Measure, by: By | None, conditions: Sequence[str], asked: Asked
-) -> TextClause:
+def _standing(measure: Measure, part: str, conditions: Sequence[str], asked: Asked) -> TextClause:
     """Return the statement for facts that stand from a day until another.
 
     Each tells in which periods it begins to count and ceases to, so that no fact is looked at
@@ -136,7 +139,7 @@ def _standing(
     then it stands in a unit as long as that holds its place.
     """
     facts = f"""
-        select {measure.unit} as unit_key, {COLUMNS[by] if by else "null"} as part,
+        select {measure.unit} as unit_key, {part} as part,
                {measure.life} as life, count(*) as number
         from {measure.facts}
         {"where" if (*measure.where, *conditions) else ""}

@@ -59,10 +59,13 @@ _FOLDED = f"""
     from unnest(cast(:provinces as integer[]), cast(:communes as integer[]),
                 cast(:units as integer[]), cast(:targets as integer[]))
          as s (province_key, commune_key, unit_key, target)
-    join event_roll r using (province_key, commune_key, unit_key)
-    where r.every = :every and r.dimension = :dimension
-      and r.starts between cast(:first as date) and cast(:last as date)
-      and (cast(:parts as text[]) is null or r.part = any(cast(:parts as text[])))
+    cross join lateral (  -- each by the index: the planner would go through the whole country's
+        select * from event_roll r
+        where r.province_key = s.province_key and r.commune_key = s.commune_key
+          and r.unit_key = s.unit_key and r.every = :every and r.dimension = :dimension
+          and r.starts between cast(:first as date) and cast(:last as date)
+          and (cast(:parts as text[]) is null or r.part = any(cast(:parts as text[])))
+        offset 0) r
     group by 1, 2, 3
 """  # noqa: S608 - put together from constants
 _FACTS = """

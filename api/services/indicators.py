@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
+from sqlalchemy import Row, func, or_, union_all
+from sqlalchemy import select as select_columns
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -19,7 +20,13 @@ from api.models.indicators import (
     IndicatorQuery,
     IndicatorRead,
     IndicatorUpdate,
+    IndicatorVersion,
+    IndicatorVersionPage,
+    IndicatorVersionQuery,
+    IndicatorVersionRead,
 )
+from api.models.statistics import Statistic
+from api.models.targets import Target
 from api.pagination import Order, paginate
 from api.services.writing import (
     changed_values,
@@ -114,8 +121,47 @@ async def update_indicator(
 async def delete_indicator(
     session: AsyncSession, _caller: Caller, indicator_id: UUID, expected: int
 ) -> None:
-    """Hide a declared indicator that was entered by mistake."""
+    """Hide a declared indicator entered by mistake; 409 while statistics or targets are of it."""
     row = await _lock(session, indicator_id, expected)
+    of_it = (
+        select(Statistic.id).where(
+            col(Statistic.indicator) == row.code, col(Statistic.deleted_at).is_(None)
+        ),
+        select(Target.id).where(
+            or_(col(Target.indicator) == row.code, col(Target.denominator) == row.code),
+            col(Target.deleted_at).is_(None),
+        ),
+    )
+    for used in of_it:
+        if await session.scalar(used.limit(1)):
+            raise Conflict(FieldError("", "still_used"))
     row.deleted_at = clock.now()
     touch(row)
     await session.flush()
+
+
+async def list_versions(
+    session: AsyncSession, caller: Caller, indicator_id: UUID, query: IndicatorVersionQuery
+) -> IndicatorVersionPage:
+    """Return a page of an indicator's definitions, the present one first."""
+    present = await get_indicator(session, caller, indicator_id)
+    now, then = Indicator.__table__.c, IndicatorVersion.__table__.c  # type: ignore[attr-defined]
+    names = [name for name in then.keys() if name != "ended_at"]  # noqa: SIM118 - columns
+    ended = func.lag(then.ended_at).over(order_by=then.definition_version)
+    since = func.coalesce(ended, present.created_at)
+    last = select_columns(func.max(then.ended_at)).where(then.id == indicator_id).scalar_subquery()
+    every = union_all(
+        select_columns(*(then[name] for name in names), since.label("since")).where(
+            then.id == indicator_id
+        ),
+        select_columns(
+            *(now[name] for name in names), func.coalesce(last, now.created_at).label("since")
+        ).where(now.id == indicator_id),
+    ).subquery()
+
+    def read(rows: Sequence[Row[Any]]) -> list[IndicatorVersionRead]:
+        return [IndicatorVersionRead.model_validate(dict(row._mapping)) for row in rows]  # noqa: SLF001
+
+    order = Order(every.c.definition_version, every.c.id, descending=True)
+    page = await paginate(session, caller.cursors, query, select_columns(every), order, read)
+    return IndicatorVersionPage(**dict(page))

@@ -38,6 +38,8 @@ FILTERS: Final = {
 _OF_TEAMS: Final = frozenset({"team_kind"})
 _OF_EVENTS: Final = frozenset({"service_type", "channel", "team_kind", "campaign_id"})
 _OF_ACTIVITIES: Final = frozenset({"activity_kind", "campaign_id"})
+TEAM: Final = "team"
+"""What only targets split by: whatever tells kinds of teams tells teams apart."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,13 @@ class Measure:
     filters: frozenset[str] = frozenset()
     elsewhere: bool = False
     """Whether the events behind it may lie in other units than where it counts."""
+    declared: str | None = None
+    """The declared indicator whose latest statistics it is: these are not counted."""
+
+    @property
+    def team(self) -> str:
+        """Where the team of a fact is read, in a measure that has the dimension `kind`."""
+        return "e.team_id" if "support_event e" in self.facts else "t.id"
 
     def only(self, *conditions: str) -> "Measure":
         """Return the measure of those of the facts that also meet the conditions."""
@@ -69,11 +78,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Formula:
-    """A number as it is, or 100 · Σ numerator / Σ denominator.
-
-    A share without a denominator rests on a declared indicator: not computable before the first
-    statistic.
-    """
+    """A number as it is, or 100 · Σ numerator / Σ denominator."""
 
     numerator: Measure
     denominator: Measure | None = None
@@ -95,8 +100,6 @@ class Formula:
     @property
     def dimensions(self) -> frozenset[By]:
         """The dimensions that all of it has; none where a declared figure takes part."""
-        if self.share and self.denominator is None:
-            return frozenset()
         return frozenset.intersection(*(m.dimensions for m in self.measures))
 
     @property
@@ -107,8 +110,6 @@ class Formula:
         """
         if self.numerator.value == AT_LEAST:
             return self.numerator.filters
-        if self.share and self.denominator is None:
-            return frozenset()
         return frozenset.intersection(*(m.filters for m in self.measures))
 
     @property
@@ -117,8 +118,13 @@ class Formula:
         return self.filters | ({self.needs} if self.needs else set())
 
 
-def _share(numerator: Measure, denominator: Measure | None) -> Formula:
+def _share(numerator: Measure, denominator: Measure) -> Formula:
     return Formula(numerator, denominator, share=True)
+
+
+def declared(code: str) -> Measure:
+    """Return the statistics of a declared indicator, see `declared_figures`."""
+    return Measure("statistic s", "s.unit_key", declared=code)
 
 
 _ACTIVE = "t.deleted_at is null and t.founded_on <= p.at and coalesce(t.dissolved_on >= p.at, true)"
@@ -383,10 +389,17 @@ FORMULAS: Final = {
     "households.registered": Formula(HOUSEHOLDS, people=True, grows=HOUSEHOLDS_BY_DAY),
     "households.reached": Formula(HOUSEHOLDS_REACHED, people=True),
     "households.reached_share": replace(
-        _share(HOUSEHOLDS_EVER_REACHED, None), people=True, grows=HOUSEHOLDS_REACHED_BY_DAY
+        _share(HOUSEHOLDS_EVER_REACHED, declared("households.total")),
+        people=True,
+        grows=HOUSEHOLDS_REACHED_BY_DAY,
     ),
     "beneficiaries.distinct": Formula(BENEFICIARIES, people=True),
     "activities.count": Formula(ACTIVITIES),
     "activities.participants": Formula(PARTICIPANTS),
 }
 """Every computed indicator by its code."""
+
+
+def formula_of(code: str) -> Formula:
+    """Return how an indicator is worked out: a declared one is its latest statistic."""
+    return FORMULAS.get(code) or Formula(declared(code))

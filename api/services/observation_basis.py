@@ -29,6 +29,7 @@ _NOUNS: Final = {
     "household": "household",
     "activity": "activity",
     "training_attended": "activity",
+    "statistic": "statistic",
 }
 """A table, as measures name it -> the noun whose changes are counted."""
 _EVER: Final = (date(1, 1, 1), date(9999, 12, 31))

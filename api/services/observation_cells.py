@@ -6,26 +6,30 @@ from functools import cached_property
 from typing import Any
 
 from api.models.observations import By, Observation, ObservationStatus
-from api.services.measures import FORMULAS, Formula
+from api.services.measures import Formula, formula_of
 from api.services.observation_units import Asked, Unit
 from api.services.periods import Period
 
 type Counts = dict[tuple[int | None, int], dict[str | None, int]]
 """(target's key or `None` for unallocated, number of the period) -> part of `by` -> number."""
+type Figures = Mapping[tuple[int | None, int], Mapping[str | None, float]]
+"""The same, of what is declared too."""
 
 
 def items_of(
-    asked: Asked, indicator: Any, targets: Sequence[Unit], counted: Mapping[Any, Counts]
+    asked: Asked, indicator: Any, targets: Sequence[Unit], counted: Mapping[Any, Figures]
 ) -> Iterator[Observation]:
     """Give an indicator's cells: each target's periods in order, then what is unallocated.
 
-    A target that did not stand, a period that has not begun and a declared indicator have one
-    cell without a value; otherwise there is one cell, or one for each part of `by` with facts.
+    A target that did not stand and a period that has not begun have one cell without a value;
+    otherwise there is one cell, or one for each part of `by` with facts. A count of nothing is 0,
+    but what nobody has declared is unknown.
     """
-    formula = FORMULAS.get(indicator.code)
-    by = asked.by(formula) if formula else None
-    tables = [counted.get((measure, by), {}) for measure in formula.measures] if formula else []
-    cells = _Cells(asked, indicator, formula, by)
+    formula = formula_of(indicator.code)
+    by = asked.by(formula)
+    tables = [counted.get((measure, by), {}) for measure in formula.measures]
+    nothing = [None if measure.declared else 0 for measure in formula.measures]
+    cells = Cells(asked, indicator, formula, by)
     for unit in (*targets, None):
         for n, piece in enumerate(asked.pieces, 1):
             if unit and not cells.exist(unit, piece):
@@ -34,24 +38,25 @@ def items_of(
             parts = [table.get((unit.key if unit else None, n), {}) for table in tables]
             named = sorted(set().union(*parts), key=str) if by or not unit else [None]
             for part in named:
-                yield cells.cell(unit, piece, part, [numbers.get(part, 0) for numbers in parts])
+                numbers = [
+                    found.get(part, none) for found, none in zip(parts, nothing, strict=True)
+                ]
+                yield cells.cell(unit, piece, part, numbers)
 
 
 @dataclass(frozen=True)
-class _Cells:
+class Cells:
     """The cells of one indicator, in units (`None`: unallocated) and periods."""
 
     asked: Asked
     indicator: Any
-    formula: Formula | None
+    formula: Formula
     by: By | None
 
     def exist(self, unit: Unit, piece: Period) -> bool:
         """Tell whether there is something to count: the period has begun, the unit stood in it."""
-        return (
-            self.formula is not None
-            and piece.first <= self.asked.today
-            and unit.stands(*self.asked.window(piece, self.formula))
+        return piece.first <= self.asked.today and unit.stands(
+            *self.asked.window(piece, self.formula)
         )
 
     @cached_property
@@ -68,10 +73,10 @@ class _Cells:
         return self.unit_of_count
 
     def cell(
-        self, unit: Unit | None, piece: Period, part: str | None, numbers: Sequence[int]
+        self, unit: Unit | None, piece: Period, part: str | None, numbers: Sequence[float | None]
     ) -> Observation:
         """Return a cell with its numbers: those of the formula's measures, or none."""
-        share = self.formula is not None and self.formula.share
+        share = self.formula.share
         unit_of_count = self._counted(part)
         numerator, denominator = (*numbers, None, None)[:2]
         value: float | None = numerator if unit_of_count and not share else None

@@ -55,6 +55,8 @@ class Asked:
     roots: tuple[Unit, ...]
     services: Mapping[str, str]
     """Services that the filter lets through (all without one) -> their unit of count."""
+    teams: tuple[UUID, ...] = ()
+    """Those to split by, where what is asked is told of single teams."""
 
     @cached_property
     def tree_day(self) -> date | None:

@@ -8,8 +8,7 @@ unallocated.
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,24 +17,30 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import clock
-from api.auth.caller import Caller, present
-from api.auth.permissions import FACT_READS, Permission
-from api.auth.scope import Reach
-from api.errors import FieldError, ResultTooLarge, ValidationFailed, not_found_at
+from api.auth.caller import Caller
+from api.auth.permissions import Permission
+from api.errors import FieldError, ResultTooLarge, ValidationFailed
 from api.models.observations import (
-    By,
     Observation,
     ObservationAnswer,
     ObservationMeta,
     ObservationQuery,
 )
 from api.services import periods
-from api.services.counting import counting
-from api.services.event_rolls import ROLLED, Rolls, find_rolls
+from api.services.event_rolls import ROLLED
 from api.services.masking import sees_all_people
-from api.services.measures import AT_LEAST, FILTERS, FORMULAS, Formula, Measure
+from api.services.measures import FILTERS, FORMULAS, Formula, formula_of
 from api.services.observation_basis import Basis, find_basis, find_boundary
-from api.services.observation_cells import Counts, items_of
+from api.services.observation_cells import items_of
+from api.services.observation_counts import (
+    Folded,
+    count,
+    count_measures,
+    enter_territory,
+    find_all_rolls,
+    find_catalogue,
+    services_of,
+)
 from api.services.observation_land import find_land
 from api.services.observation_people import check_allowed, suppressed
 from api.services.observation_tables import Pages
@@ -44,7 +49,6 @@ from api.services.observation_units import (
     find_roots,
     find_sites,
     find_targets,
-    find_territory,
 )
 
 MOST_CELLS: Final = 100_000
@@ -61,42 +65,35 @@ async def observe(
 
     404 for a root that is absent or out of scope. 422 `unknown_indicator`, `period_invalid`,
     `not_applicable` (a filter on an indicator without that dimension) or `wrong_level` (above the
-    root) at the parameter; 422 `result_too_large` beyond 100,000 cells. Declared indicators have
-    no statistics yet: each of their cells is `not_computable`.
+    root) at the parameter; 422 `result_too_large` beyond 100,000 cells.
     """
     today = clock.today()
     pieces = tuple(periods.parse(query.period, query.every))
     whole = periods.parse(query.period)[0]
     indicators = await _indicators(session, query)
-    services = await _services(session, query)
+    services = services_of(await find_catalogue(session), query.service_type)
     roots = await find_roots(session, caller, query, today)
     asked = Asked(query, today, whole, pieces, query.level, roots, services)
     targets = await find_targets(session, caller, asked)
     if len(indicators) * len(targets) * len(pieces) > MOST_CELLS:
         raise ResultTooLarge
-    formulas = [FORMULAS[i.code] for i in indicators if i.code in FORMULAS]
+    formulas = [formula_of(indicator.code) for indicator in indicators]
     pages = await _shield(session, caller, asked, formulas)
-    rolls = await _find_rolls(session, caller, asked, formulas)
+    rolls = await find_all_rolls(session, caller, asked, formulas)
     shown = pages.widened(asked) if pages else asked
-    places = await _enter(session, caller, shown, formulas, rolls.values())
-    wanted = {ROLLED[m] for f in (*formulas, _VERIFIED_SHARE) for m in f.measures if m in ROLLED}
-    folded = {by: await found.count(session, wanted) for by, found in rolls.items()}
-    counted = {
-        (measure, by): folded[by][ROLLED[measure]]
-        if measure in ROLLED and by in folded
-        else await _count(session, asked, measure, by)
-        for measure, by in dict.fromkeys((m, asked.by(f)) for f in formulas for m in f.measures)
-    }
+    places = await enter_territory(session, caller, shown, targets, formulas, rolls.values())
+    also = _VERIFIED_SHARE.measures
+    counted, folded = await count_measures(session, asked, formulas, rolls, also)
     items = [
         item for indicator in indicators for item in items_of(asked, indicator, targets, counted)
     ]
     if pages:
-        people = {c: FORMULAS[c] for i in indicators if (c := i.code) in FORMULAS}
+        people = {i.code: formula_of(i.code) for i in indicators}
         hidden = {c: await pages.find(f, asked.by(f)) for c, f in people.items() if f.people}
         items = suppressed(items, hidden, asked, targets)
     verified_share = None
     if any(indicator.code.startswith("events.") for indicator in indicators):
-        verified_share = await _verified_share(session, asked, folded.values())
+        verified_share = await _verified_share(session, asked, folded)
     versions = {indicator.code: indicator.definition_version for indicator in indicators}
     content = [query.boundary, versions, verified_share, str(min(today, whole.last)), bool(pages)]
     content.append(await find_boundary(session, caller, roots))
@@ -134,9 +131,9 @@ async def _indicators(session: AsyncSession, query: ObservationQuery) -> list[An
         FieldError(f"/query/{name}", "not_applicable", {"indicator": code})
         for name in (*FILTERS, "minimum_per_unit")
         for code in codes
-        if getattr(query, name) and (code not in FORMULAS or name not in FORMULAS[code].parameters)
+        if getattr(query, name) and name not in formula_of(code).parameters
     ]
-    needed = [FORMULAS[code].needs for code in codes if code in FORMULAS]
+    needed = [formula_of(code).needs for code in codes]
     lacking += [
         FieldError(f"/query/{name}", "missing")
         for name in dict.fromkeys(needed)
@@ -145,31 +142,6 @@ async def _indicators(session: AsyncSession, query: ObservationQuery) -> list[An
     if lacking:
         raise ValidationFailed(*lacking)
     return [found[code] for code in codes]
-
-
-_SERVICES = text("select code, parent_code, unit_of_count from service_type")
-
-
-async def _services(session: AsyncSession, query: ObservationQuery) -> dict[str, str]:
-    """Return the services asked for, their children included, with their units of count."""
-    rows = list(await session.execute(_SERVICES))
-    if not query.service_type:
-        return {row.code: row.unit_of_count for row in rows}
-    wanted = set(query.service_type)
-    if not wanted <= {row.code for row in rows}:
-        raise not_found_at("/query/service_type")
-    return {row.code: row.unit_of_count for row in rows if {row.code, row.parent_code} & wanted}
-
-
-# Plans for the days and units asked for: a plan for any takes a hundred times longer.
-_PLAN_ANEW = text("select set_config('plan_cache_mode', 'force_custom_plan', true)")
-_PROVINCES = text("select array(select key from admin_unit where level = 'province')")
-_STRANGE_TEAMS = text("""
-    select array(
-        select distinct e.team_id from support_event e
-        where e.occurred_on between cast(:first as date) and cast(:last as date)
-          and not exists (select from team t where t.id = e.team_id))
-""")
 
 
 async def _shield(
@@ -184,103 +156,17 @@ async def _shield(
             return None
     check_allowed(asked, [name for name in FILTERS if getattr(asked.query, name)])
     land = await find_land(session, caller, asked.roots)
-    return Pages(session, _count, replace(asked, roots=land.provinces), land, asked.roots)
+    return Pages(session, count, replace(asked, roots=land.provinces), land, asked.roots)
 
 
-async def _enter(
-    session: AsyncSession,
-    caller: Caller,
-    asked: Asked,
-    formulas: Sequence[Formula],
-    rolls: Iterable[Rolls],
-) -> Reach:
-    """Let the database show what was ever recorded in the roots, for the rest of the transaction.
-
-    More than the caller's own reach where a village has moved away since (its past belongs to the
-    root's), less where the root is a part of it. Each fact is placed again when it is counted, so
-    that showing too much of the roots adds nothing. Teams from elsewhere that worked in the roots
-    are shown by their ids, for their kind. Where it is households that lie in the roots, events of
-    anywhere are shown: two readers of one unit see one figure. Of rolls, those that make up the
-    answer are shown. Returns where the events lie that are shown, by themselves or in rolls.
-    """
-    await session.execute(_PLAN_ANEW)
-    here = await find_territory(session, caller, asked)
-    reaches = dict.fromkeys(FACT_READS, here)
-    makes_up = [each.sources.reach for each in rolls]
-    reaches[Permission.aggregates_read] = Reach(
-        frozenset[int]().union(*(reach.provinces for reach in makes_up)),
-        frozenset[int]().union(*(reach.communes for reach in makes_up)),
-        frozenset[int]().union(*(reach.units for reach in makes_up)),
-    )
-    if any(measure.elsewhere for formula in formulas for measure in formula.measures):
-        everywhere = await session.scalar(_PROVINCES)
-        reaches[Permission.events_read] = Reach(frozenset(everywhere))
-    await present(session, reaches)
-    events, summed = reaches[Permission.events_read], reaches[Permission.aggregates_read]
-    split_by_kind = asked.query.by is By.kind or asked.query.team_kind
-    if split_by_kind and any(By.service_type in formula.dimensions for formula in formulas):
-        days = {"first": asked.whole.first, "last": asked.whole.last}
-        teams = await session.scalar(_STRANGE_TEAMS, days)
-        reaches[Permission.teams_read] = Reach(
-            here.provinces, units=here.units, teams=frozenset(teams)
-        )
-        await present(session, reaches)
-    return Reach(
-        events.provinces | summed.provinces,
-        events.communes | summed.communes,
-        events.units | summed.units,
-    )
-
-
-async def _count(session: AsyncSession, asked: Asked, measure: Measure, by: By | None) -> Counts:
-    """Count a measure's facts in one statement, whatever the number of units and periods."""
-    begun = asked.begun
-    if not begun:
-        return {}
-    parameters = asked.placing | {
-        "ats": [asked.at(piece) for piece in begun],
-        "trees": [asked.tree(piece) for piece in begun],
-    }
-    parameters |= asked.filters
-    if measure.value == AT_LEAST:
-        parameters["minimum_per_unit"] = asked.query.minimum_per_unit
-    counts: Counts = {}
-    for row in await session.execute(counting(measure, by, asked), parameters):
-        counts.setdefault((row.target, row.n), {})[row.part] = row.value
-    return _added_up(counts, len(begun)) if measure.life else counts
-
-
-def _added_up(changes: Counts, periods: int) -> Counts:
-    """Return the numbers of every period from how they differ from the one before."""
-    counts: Counts = {}
-    for target in {target for target, _ in changes}:
-        standing: Counter[str | None] = Counter()
-        for n in range(1, periods + 1):
-            standing.update(changes.get((target, n), {}))
-            if parts := {part: number for part, number in standing.items() if number}:
-                counts[target, n] = parts
-    return counts
-
-
-async def _verified_share(
-    session: AsyncSession, asked: Asked, folded: Iterable[Mapping[str, Counts]]
-) -> float | None:
+async def _verified_share(session: AsyncSession, asked: Asked, folded: Folded) -> float | None:
     """Return verified ÷ counted events of the roots, the filters and the whole period, 0-100."""
     sums = []
     for measure in _VERIFIED_SHARE.measures:
-        known = next((columns[ROLLED[measure]] for columns in folded), None)
+        known = next((columns[ROLLED[measure]] for columns in folded.values()), None)
         if known is None:
             at_once = replace(asked, pieces=(asked.whole,), level=None)
-            known = await _count(session, at_once, measure, None)
+            known = await count(session, at_once, measure, None)
         sums.append(sum(value for parts in known.values() for value in parts.values()))
     numerator, denominator = sums
     return 100 * numerator / denominator if denominator else None
-
-
-async def _find_rolls(
-    session: AsyncSession, caller: Caller, asked: Asked, formulas: Sequence[Formula]
-) -> dict[By | None, Rolls]:
-    """Return how events are counted by rolls, for every split that these tell."""
-    splits = {asked.by(f) for f in formulas if not ROLLED.keys().isdisjoint(f.measures)}
-    found = {by: await find_rolls(session, caller, asked, by) for by in splits}
-    return {by: rolls for by, rolls in found.items() if rolls}

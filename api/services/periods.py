@@ -30,17 +30,17 @@ class Period:
     last: date
 
 
-def parse(text: str, every: Every | None = None) -> list[Period]:
+def parse(text: str, every: Every | None = None, pointer: str = "/query/period") -> list[Period]:
     """Read a period, or cut it into the pieces of a series: in order, without gaps.
 
     The first and the last piece are clipped to the period; a clipped one is labelled as an
-    interval. 422 `period_invalid` for anything else than the contract's notations, for days
-    outside 1900-2200 and for more than 1,000 pieces.
+    interval. 422 `period_invalid` at the pointer for anything else than the contract's notations,
+    for days outside 1900-2200 and for more than 1,000 pieces.
     """
     try:
         return list(_parse(text.strip(), every))
     except (ValueError, OverflowError) as error:
-        raise ValidationFailed(FieldError("/query/period", "period_invalid")) from error
+        raise ValidationFailed(FieldError(pointer, "period_invalid")) from error
 
 
 def _parse(text: str, every: Every | None) -> Iterator[Period]:

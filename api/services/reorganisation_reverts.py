@@ -53,6 +53,10 @@ _RECORDED = text("""
            (select count(*) from commendation c where c.unit_key in (table made)
                or c.commune_key in (table made) or c.province_key in (table made))
                as commendations,
+           (select count(*) from statistic s where s.unit_key in (table made)
+               or s.commune_key in (table made) or s.province_key in (table made)) as statistics,
+           (select count(*) from target t where t.unit_key in (table made)
+               or t.commune_key in (table made) or t.province_key in (table made)) as targets,
            (select count(*) from role_grant g where g.unit_key in (table made)
                or g.commune_key in (table made) or g.province_key in (table made)) as grants
 """)

@@ -45,6 +45,8 @@ COUNTED = (
     Permission.activities_read,
     Permission.campaigns_read,
     Permission.commendations_read,
+    Permission.all_statistics_read,
+    Permission.targets_read,
     Permission.principals_write,
 )
 
@@ -65,7 +67,8 @@ _AFFECTED = text("""
             where h.deleted_at is null) as households,
            (select count(*) from support_event e join under on under.key = e.unit_key)
                as support_events,
-           0 as targets,
+           (select count(*) from target t join under on under.key = t.unit_key
+            where t.deleted_at is null) as targets,
            (select count(*) from role_grant g join under on under.key = g.unit_key
             where g.deleted_at is null) as grants
 """)

@@ -38,6 +38,8 @@ _FACTS = text("""
         or exists (select from activity a join under using (unit_key))
         or exists (select from campaign c join under using (unit_key))
         or exists (select from commendation c join under using (unit_key))
+        or exists (select from statistic s join under using (unit_key))
+        or exists (select from target t join under using (unit_key))
 """)
 
 

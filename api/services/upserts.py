@@ -15,6 +15,7 @@ from api.models.activities import Activity, ActivityCreate, ActivityRead, Activi
 from api.models.base import Record
 from api.models.households import Household, HouseholdCreate, HouseholdRead, HouseholdUpdate
 from api.models.members import Member, MemberCreate, MemberRead, MemberRewrite
+from api.models.statistics import Statistic, StatisticCreate, StatisticRead, StatisticUpdate
 from api.models.support_events import (
     SupportEvent,
     SupportEventCreate,
@@ -31,6 +32,7 @@ from api.services import (
     external_ids,
     households,
     members,
+    statistics,
     support_events,
     teams,
 )
@@ -86,6 +88,15 @@ ACTIVITIES: Noun[ActivityRead] = Noun(
     activities.create_activity,
     activities.update_activity,
     activities.undelete_activity,
+)
+STATISTICS: Noun[StatisticRead] = Noun(
+    statistics.RESOURCE,
+    Statistic,
+    StatisticCreate,
+    StatisticUpdate,
+    statistics.create_statistic,
+    statistics.update_statistic,
+    statistics.undelete_statistic,
 )
 
 

@@ -172,6 +172,8 @@ _USED = text("""
         or exists (select from activity where unit_key = :key and deleted_at is null)
         or exists (select from campaign where unit_key = :key and deleted_at is null)
         or exists (select from commendation where unit_key = :key and deleted_at is null)
+        or exists (select from statistic where unit_key = :key and deleted_at is null)
+        or exists (select from target where unit_key = :key and deleted_at is null)
 """)
 
 

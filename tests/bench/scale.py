@@ -73,7 +73,8 @@ async def fill(url: str, events: int) -> None:
         await connection.close()
 
 
-async def _account(port: int, token: str, role: str, unit_id: Any) -> str:
+async def account(port: int, token: str, role: str, unit_id: Any) -> str:
+    """Return a token of a new user with a role at a unit."""
     user = {"username": f"bench.{role}", "password": PASSWORD, "full_name": role}
     asked = load.request("POST", "/v1/users", json.dumps(user), token=token)
     _, made = await load.ask(port, asked, 201)
@@ -85,10 +86,10 @@ async def _account(port: int, token: str, role: str, unit_id: Any) -> str:
 
 
 async def _measure(port: int, admin: str) -> dict[str, tuple[float, float]]:
-    auditor = await _account(port, admin, "auditor", NATION)
-    province = await _account(port, admin, "province_admin", LAO_CAI)
-    commune = await _account(port, province, "commune_admin", BAO_THANG)
-    reader = await _account(port, admin, "ioc_reader", NATION)
+    auditor = await account(port, admin, "auditor", NATION)
+    province = await account(port, admin, "province_admin", LAO_CAI)
+    commune = await account(port, province, "commune_admin", BAO_THANG)
+    reader = await account(port, admin, "ioc_reader", NATION)
     asked = {
         f"totals: {name}": (f"/v1/observations?{urlencode({**MONTHS, **query})}", reader)
         for name, query in DASHBOARDS.items()

@@ -60,7 +60,9 @@ PARAMETERS: Final = {
     "member_id": "members",
     "reorganisation_id": "reorganisations",
     "service_type_id": "service-types",
+    "statistic_id": "statistics",
     "support_event_id": "support-events",
+    "target_id": "targets",
     "team_id": "teams",
     "unit_id": "admin-units",
 }
@@ -68,6 +70,7 @@ PARAMETERS: Final = {
 
 REFERENCES: Final = {
     "actor_id": "principals",
+    "allocated_from_id": "targets",
     "attendee_ids": "members",
     "campaign_id": "campaigns",
     "from_id": "admin-units",
@@ -378,7 +381,9 @@ COLLECTIONS: Final = frozenset(
         "reorganisations",
         "role-grants",
         "service-types",
+        "statistics",
         "support-events",
+        "targets",
         "teams",
         "users",
     }
@@ -455,6 +460,11 @@ class Spot:
         admin = await country.sign_in(Role.province_admin, at=province)
         glass = {"unit_id": str(self.commune), "reason": self.mark}
         self.ids["break-glass"] = [(await make(admin, "break-glass", **glass))["id"]]
+        target = {"unit_id": str(self.commune), "document": self.mark} | TARGET
+        made = [await make(admin, "targets", **target) for _ in range(2)]
+        self.ids["targets"] = [row["id"] for row in made]
+        hidden = f"/v1/targets/{made[1]['id']}"
+        assert (await admin.delete(hidden, headers={"If-Match": "*"})).status_code == 204
         officer = await country.sign_in(Role.dpo, at=self.commune)
         person = {"person": {"member_id": self.ids["members"][0]}, "kind": "access"}
         request = await make(officer, "data-subject-requests", **person, note=self.mark)
@@ -468,7 +478,7 @@ class Spot:
 
     async def settle(self, country: Country, *, household: bool) -> None:
         """Make two rows of each noun and delete the second."""
-        paths = ["teams", "members", *(["households"] if household else [])]
+        paths = ["teams", "members", "statistics", *(["households"] if household else [])]
         for path in paths:
             rows = [await make(self.admin, path, **self.body(path)) for _ in range(2)]
             self.ids[path] = [row["id"] for row in rows]
@@ -556,6 +566,14 @@ class Spot:
                 "address": self.mark,
                 "business_name": self.mark,
             },
+            "statistics": {
+                "indicator": "households.total",
+                "unit_id": self.village,
+                "as_of": "2025-08-01",
+                "value": 100 + number,
+                "attribution": "youth_union",
+                "source": self.mark,
+            },
             "support-events": {
                 **team,
                 **household,
@@ -596,7 +614,7 @@ class Spot:
 
     async def grow(self) -> None:
         """Make one more of everything."""
-        for path in ("teams", "members", "households", "campaigns", "activities"):
+        for path in ("teams", "members", "households", "campaigns", "activities", "statistics"):
             if path in self.ids:
                 await make(self.admin, path, **self.body(path))
         assert self.leader
@@ -699,6 +717,12 @@ class World:
             glass = _glass(self) | {"reason": "Xác minh lần đầu"}
             glass = await make(self.caller, "break-glass", **glass)
             self.ids["break-glass"] = glass["id"]
+        if self.role is Role.national_admin:  # who sets the nation's only
+            made = await make(self.caller, "targets", **_target(self) | {"value": 7})
+            self.ids["targets"] = made["id"]
+        if self.role is Role.partner:  # who reads and writes only its own
+            made = await make(self.caller, "statistics", **_statistic(self) | {"value": 7})
+            self.ids["statistics"] = made["id"]
         if self.role is Role.national_admin:
             grant = await make(self.caller, "role-grants", **_grant(self), valid_to="2200-01-01")
             self.ids["role-grants"] = grant["id"]
@@ -806,6 +830,28 @@ def _commendation(world: World) -> Json:
     return named | {"member_id": world.ids["members"], "unit_id": world.own.village}
 
 
+def _statistic(world: World) -> Json:
+    unit = {"unit_id": world.own.village, "indicator": "households.total"}
+    return unit | {"as_of": "2025-09-01", "value": 120, "attribution": "youth_union"}
+
+
+TARGET: Final = {
+    "indicator": "events.count",
+    "period": "2025",
+    "value": 100,
+    "owner": "youth_union",
+}
+
+
+def _target(world: World) -> Json:
+    nation = world.role is Role.national_admin
+    return TARGET | {"unit_id": str(NATION if nation else world.own.commune), "value": 50}
+
+
+def _allocation(world: World) -> Json:
+    return {"allocations": [{"unit_id": world.own.village, "value": 5}]}
+
+
 def _grant(world: World) -> Json:
     body = {"principal_id": world.ids["principals"]}
     if world.role is Role.national_admin:
@@ -896,9 +942,15 @@ BODIES: Final[dict[str, Callable[[World], Json]]] = {
     "ServiceTypeUpdate": lambda _: {"name_vi": "Đổi tên"},
     "SessionCreate": _sign_in,
     "SessionRefresh": lambda world: {"refresh_token": world.refresh_token},
+    "StatisticCreate": _statistic,
+    "StatisticPut": _statistic,
+    "StatisticUpdate": lambda _: {"value": 121},
     "SupportEventCreate": _event,
     "SupportEventPut": _event,
     "SupportEventUpdate": lambda _: {"quantity": 2},
+    "TargetAllocate": _allocation,
+    "TargetCreate": _target,
+    "TargetUpdate": lambda _: {"value": 51},
     "TeamCreate": _team,
     "TeamPut": _team,
     "TeamUpdate": lambda _: {"zalo_group_url": "https://zalo.me/moi"},

@@ -3,7 +3,7 @@
 from typing import Any
 
 from api.models.role_grants import Role
-from tests.factories import HA_NOI, LAO_CAI, NATION, As
+from tests.factories import HA_NOI, LAO_CAI, NATION, As, make
 from tests.rules import (
     Row,
     changed_on_its_version,
@@ -92,3 +92,37 @@ async def test_the_nation_alone_declares_indicators(as_: As) -> None:
 async def test_simultaneous_writers_of_an_indicator(as_: As) -> None:
     nation = await as_(Role.national_admin, at=NATION)
     await safe_at_once(nation, "indicators", body(), lambda n: {"name_en": f"Rank {n}"})
+
+
+async def test_former_definitions_stay_readable(as_: As) -> None:
+    nation = await as_(Role.national_admin, at=NATION)
+    row = Row(nation, "indicators", (await make(nation, "indicators", **body()))["id"])
+    await row.patch(formula="theo Bộ", name_en="Rank")
+    await row.patch(name_en="Rank of the society")  # a name alone defines nothing anew
+    await row.patch(unit_of_count="place", additive=True)
+    reader = await as_(Role.ioc_reader, at=LAO_CAI)
+    versions = await walk(reader, f"indicators/{row.id}/versions", limit=2)
+    assert [
+        (v["definition_version"], v["unit_of_count"], v["additive"], v["formula"], v["name_en"])
+        for v in versions
+    ] == [
+        (3, "place", True, "theo Bộ", "Rank of the society"),
+        (2, "rank", False, "theo Bộ", "Rank of the society"),
+        (1, "rank", False, None, "Digital society rank"),
+    ]
+    since = [version["since"] for version in versions]
+    assert since == sorted(since, reverse=True)
+    assert since[-1] == (await row.get())["created_at"]
+    absent = await reader.get(f"/v1/indicators/{NATION}/versions")
+    assert problem(absent) == (404, "not_found")
+
+
+async def test_an_indicator_with_statistics_is_not_deleted(as_: As) -> None:
+    nation = await as_(Role.national_admin, at=NATION)
+    row = Row(nation, "indicators", (await make(nation, "indicators", **body()))["id"])
+    statistic = {"indicator": body()["code"], "unit_id": str(LAO_CAI), "as_of": "2025-12-31"}
+    made = await make(nation, "statistics", **statistic, value=15, attribution="government")
+    refused = await row.delete()
+    assert (problem(refused), fault(refused)[1:]) == ((409, "conflict"), ("", "still_used"))
+    await Row(nation, "statistics", made["id"]).delete()
+    assert (await row.delete()).status_code == 204

@@ -304,7 +304,7 @@ async def test_every_table_that_measures_read_has_its_changes_counted(
         """)
         tables = {row.relname: row.counted for row in await connection.execute(known)}
     read = {word for m in measures for word in _words(m)} & {*tables, *_NOUNS}
-    assert read == {"team", "membership", "person", "household", "support_event"} | {
+    assert read == {"team", "membership", "person", "household", "support_event", "statistic"} | {
         *("activity", "training_attended"),  # which changes with activities only
         *("admin_unit", "placement", "tree"),  # all of which are changes of the tree
     }

@@ -1,0 +1,290 @@
+"""Progress: a target's figure held against its value, as of a day."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from api import clock
+from api.auth.caller import Caller
+from api.auth.permissions import Permission
+from api.auth.scope import visible
+from api.errors import FieldError, NotFound, ValidationFailed
+from api.models.admin_units import AdminUnit
+from api.models.observations import Observation, ObservationStatus
+from api.models.target_progress import (
+    ProgressQuery,
+    ProgressStatus,
+    TargetProgress,
+    TargetProgressPage,
+    TargetProgressQuery,
+)
+from api.models.targets import Comparator, Target, TargetMeasure
+from api.models.types import Level, number
+from api.pagination import Order, paginate
+from api.services import periods
+from api.services.masking import sees_all_people
+from api.services.measures import formula_of
+from api.services.observation_units import Unit
+from api.services.target_figures import find_figures_of
+from api.services.target_questions import Need, need_of
+from api.services.target_rules import PARAMETERS, parameters_of
+from api.services.targets import filtered
+
+TOLERANCE: Final = 0.05
+"""How far attainment may be from what is expected and still be on track."""
+_EVER: Final = (date(1, 1, 1), date(9999, 12, 31))
+_ASKS: Final = ("indicator", "first_on", "last_on", "baseline_period", "denominator", *PARAMETERS)
+_COLUMNS: Final = (
+    *_ASKS,
+    *("id", "unit_id", "unit_key", "commune_key", "province_key", "team_id"),
+    *("measure", "baseline", "comparator", "value"),
+)
+_SHAPE: Final = slice(0, len(_ASKS))
+"""The columns that tell what is asked: targets that share them share a question."""
+
+
+def _day(given: date | None) -> date:
+    """Return the day as of which progress is told; 422 for one that has not come."""
+    today = clock.today()
+    if given and given > today:
+        raise ValidationFailed(FieldError("/query/as_of", "in_the_future"))
+    return given or today
+
+
+def _reading(caller: Caller) -> Any:
+    """Select what progress needs of targets, as plain rows: there may be thousands."""
+    columns = Target.__table__.c  # type: ignore[attr-defined]
+    return (
+        visible(Target, caller, Permission.targets_read)
+        .join(AdminUnit, col(AdminUnit.key) == col(Target.unit_key))
+        .with_only_columns(
+            *(columns[name] for name in _COLUMNS),
+            col(AdminUnit.level),
+            col(AdminUnit.valid_from),
+            col(AdminUnit.valid_to),
+        )
+    )
+
+
+async def get_progress(
+    session: AsyncSession, caller: Caller, target_id: UUID, query: ProgressQuery
+) -> TargetProgress:
+    """Return a target's progress; 404 out of scope."""
+    as_of = _day(query.as_of)
+    statement = _reading(caller).where(col(Target.id) == target_id)
+    row = (await session.execute(statement)).one_or_none()
+    if row is None:
+        raise NotFound
+    (progress,) = await _progress_of(session, caller, [row], as_of)
+    return progress
+
+
+async def list_progress(
+    session: AsyncSession, caller: Caller, query: TargetProgressQuery
+) -> TargetProgressPage:
+    """Return the progress of all targets in scope, or in units of it, in one answer."""
+    as_of = _day(query.as_of)
+    rows: list[Row[Any]] = []
+
+    def keep(found: Sequence[Row[Any]]) -> list[TargetProgress]:
+        rows.extend(found)
+        return []
+
+    order = Order(col(Target.id), col(Target.id))
+    statement = filtered(_reading(caller), query)
+    page = await paginate(session, caller.cursors, query, statement, order, keep)
+    items = await _progress_of(session, caller, rows, as_of)
+    return TargetProgressPage(items=items, next_cursor=page.next_cursor, total=page.total)
+
+
+async def _progress_of(
+    session: AsyncSession, caller: Caller, rows: Sequence[Row[Any]], as_of: date
+) -> list[TargetProgress]:
+    today = clock.today()
+    units: dict[int, Unit] = {}
+    alike: dict[Any, tuple[Need, Need | None]] = {}
+    asking = []
+    for row in rows:
+        unit = units.get(row.unit_key) or units.setdefault(row.unit_key, _unit(row))
+        masked = formula_of(row.indicator).people and not sees_all_people(caller, [row])
+        shape = (masked, row.level, bool(row.team_id), *map(_shape, row[_SHAPE]))
+        if shape not in alike:
+            alike[shape] = _needs(row, unit, as_of, masked=masked, past=as_of < today)
+        now, other = alike[shape]
+        here = {"unit_key": row.unit_key, "team_id": row.team_id}
+        now = now._replace(**here)
+        if other:
+            other = other._replace(unit_key=row.unit_key, team_id=other.team_id and row.team_id)
+        asking.append((row, now, other))
+    needs = {need for _, *both in asking for need in both if need}
+    figures = await find_figures_of(session, caller, needs, units, as_of)
+    return [
+        judge(row, figures[now], figures[other] if other else None, as_of, today)
+        for row, now, other in asking
+    ]
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _unit(row: Row[Any]) -> Unit:
+    standing = (row.valid_from or _EVER[0], row.valid_to or _EVER[1])
+    names = ((_EVER[1], None, ""),)
+    return Unit(row.unit_key, row.unit_id, Level(row.level), (standing,), names)
+
+
+def _needs(
+    row: Row[Any], unit: Unit, as_of: date, *, masked: bool, past: bool
+) -> tuple[Need, Need | None]:
+    """Return what a target asks, under the tree of its period's last day (or of `as_of`).
+
+    The second is its denominator, or the period that its growth is against.
+    """
+    last = min(row.last_on, as_of) if past else row.last_on
+    days, day = (row.first_on, max(row.first_on, last)), min(row.last_on, as_of)
+    filters = parameters_of(row)
+
+    def figure(days: tuple[date, date]) -> Need:
+        return need_of(
+            row.indicator,
+            unit,
+            days,
+            day,
+            filters=filters,
+            team_id=row.team_id,
+            masked=masked,
+        )
+
+    other = None
+    if row.denominator:
+        other = need_of(row.denominator, unit, days, day)
+    if row.baseline_period:
+        (before,) = periods.parse(row.baseline_period)
+        other = figure((before.first, before.last))
+    return figure(days), other
+
+
+def judge(
+    target: Any, now: Observation, other: Observation | None, as_of: date, today: date
+) -> TargetProgress:
+    """Hold a figure against its target.
+
+    `other` is the denominator's figure, or that of the period that growth is against.
+    """
+    numerator, denominator, value = _value(target, now, other)
+    expected = _expected(target, as_of)
+    hidden = ObservationStatus.suppressed in {now.status, other.status if other else None}
+    if value is None or hidden:
+        status = ProgressStatus.suppressed if hidden else ProgressStatus.not_computable
+        if hidden:
+            numerator = denominator = None
+        return TargetProgress(
+            target_id=target.id,
+            as_of=as_of,
+            numerator=numerator,
+            denominator=denominator,
+            value=None,
+            attainment=None,
+            expected=expected,
+            status=status,
+            missing=None,
+        )
+    over = as_of > target.last_on or as_of == target.last_on < today
+    holds = _holds(target.comparator, value, target.value)
+    attainment = value / target.value if target.value else None
+    if target.comparator in {Comparator.lte, Comparator.lt}:
+        attainment = float(holds)
+    return TargetProgress(
+        target_id=target.id,
+        as_of=as_of,
+        numerator=numerator,
+        denominator=denominator,
+        value=number(value),
+        attainment=attainment,
+        expected=expected,
+        status=_status(target, over, holds=holds, attainment=attainment, expected=expected),
+        missing=number(_missing(target.comparator, value, target.value)),
+    )
+
+
+def _value(
+    target: Any, now: Observation, other: Observation | None
+) -> tuple[float | None, float | None, float | None]:
+    """Return numerator, denominator and value; without a denominator (0 is none) no value."""
+    if target.measure == TargetMeasure.growth:
+        base = other.value if other else target.baseline
+        if now.value is None or base is None:
+            return None, base, None
+        grown = now.value - base
+        return _shown(grown), _shown(base), 100 * grown / abs(base) if base else None
+    if target.denominator:
+        whole = other.value if other else None
+        share = 100 * now.value / whole if now.value is not None and whole else None
+        return now.value, whole, share
+    if target.measure == TargetMeasure.cumulative and now.value is not None:
+        total = _shown((target.baseline or 0) + now.value)
+        return total, None, total
+    if now.denominator is not None or now.numerator is not None:
+        return now.numerator, now.denominator, now.value
+    return now.value, None, now.value
+
+
+def _shown(value: float | None) -> float | None:
+    return None if value is None else number(round(value, 10))
+
+
+def _expected(target: Any, as_of: date) -> float:
+    days = (target.last_on - target.first_on).days + 1
+    passed = (min(as_of, target.last_on) - target.first_on).days + 1
+    return float(max(0, passed) / days)
+
+
+def _holds(comparator: str, value: float, wanted: float) -> bool:
+    match comparator:
+        case Comparator.gte:
+            return value >= wanted
+        case Comparator.gt:
+            return value > wanted
+        case Comparator.lte:
+            return value <= wanted
+        case Comparator.lt:
+            return value < wanted
+        case _:
+            return value == wanted
+
+
+def _missing(comparator: str, value: float, wanted: float) -> float:
+    """Return by how much the value is short, or over where it must not be."""
+    match comparator:
+        case Comparator.gte | Comparator.gt:
+            return round(max(0, wanted - value), 4)
+        case Comparator.lte | Comparator.lt:
+            return round(max(0, value - wanted), 4)
+        case _:
+            return round(abs(wanted - value), 4)
+
+
+def _status(
+    target: Any, over: bool, *, holds: bool, attainment: float | None, expected: float
+) -> ProgressStatus:
+    """Return met or missed once the period is over; else how attainment is to what is expected.
+
+    What must not be exceeded is on track as long as it is not.
+    """
+    if over:
+        return ProgressStatus.met if holds else ProgressStatus.missed
+    if target.comparator in {Comparator.lte, Comparator.lt}:
+        return ProgressStatus.on_track if holds else ProgressStatus.behind
+    if attainment is None:
+        return ProgressStatus.ahead if holds else ProgressStatus.behind
+    if target.comparator == Comparator.eq and attainment >= 1:
+        return ProgressStatus.on_track if holds else ProgressStatus.behind
+    if holds or attainment > expected + TOLERANCE:
+        return ProgressStatus.ahead
+    return ProgressStatus.behind if attainment < expected - TOLERANCE else ProgressStatus.on_track
