@@ -23,6 +23,7 @@ from api.routers import (
     break_glass,
     campaigns,
     clients,
+    closed_periods,
     commendations,
     data_subject_requests,
     devices,
@@ -36,6 +37,7 @@ from api.routers import (
     observations,
     polls,
     reorganisations,
+    reports,
     role_grants,
     service_types,
     sessions,
@@ -46,6 +48,7 @@ from api.routers import (
     users,
 )
 from api.services.audit import READINGS
+from api.services.closed_revisions import Revisions
 from api.services.observation_answers import Answers
 from api.services.observation_streams import Streams
 from api.settings import Settings
@@ -67,6 +70,8 @@ NOUNS = (  # the busiest first: a path is looked for in this order
     commendations,
     statistics,
     targets,
+    closed_periods,
+    reports,
     sessions,
     me,
     users,
@@ -77,6 +82,8 @@ NOUNS = (  # the busiest first: a path is looked for in this order
     data_subject_requests,
     audit_entries,
 )
+MOST_CLOSING = 2
+"""Periods that a worker closes at once: each takes two connections, and others need some too."""
 
 
 def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
@@ -103,6 +110,8 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         )
         app.state.hot = Hot(pool, Together(pool, READINGS))
         app.state.answers = Answers(app.state.engine, app.state.hot)
+        app.state.revisions = Revisions(app.state.hot)
+        app.state.closing = asyncio.Semaphore(MOST_CLOSING)
         app.state.callers = Callers(app.state.engine, database_url, secrets, app.state.cursors)
         watching = asyncio.create_task(app.state.callers.watch.run())
         with worker.telling(app.state.streams.closing):

@@ -133,6 +133,12 @@ class UnitDissolved(Refusal):
     status, code = 409, "unit_dissolved"
 
 
+class PeriodClosed(Refusal):
+    """The period is closed: `period` says which, nothing reopens it."""
+
+    status, code = 409, "period_closed"
+
+
 class PreconditionFailed(Refusal):
     """`If-Match` is not the current version; `current` is the representation as it is now."""
 

@@ -183,9 +183,18 @@ def sqlstate_of(failure: Exception) -> str:
     return str(getattr(getattr(failure, "orig", failure), "sqlstate", None))
 
 
+def _closed(failure: Exception) -> Refusal:
+    """Return the refusal of an edit within a closed period, which the database names."""
+    raised = getattr(failure, "orig", failure)
+    period = getattr(raised.__cause__, "detail", None) or getattr(raised, "detail", None)
+    return errors.PeriodClosed(FieldError("", "period_closed", {"period": str(period)}))
+
+
 def from_database(failure: Exception) -> Refusal:
     """Tell a conflict from a database that is away or too slow (503) and a fault of ours (500)."""
     state = sqlstate_of(failure)
+    if state == "NC001":  # raised by the trigger `refuse_closed_edit`
+        return _closed(failure)
     if known := _KNOWN.get(state):
         return known()
     away = isinstance(

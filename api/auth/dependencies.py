@@ -178,6 +178,7 @@ HouseholdWriter = Annotated[Caller, Depends(Require(Permission.households_write)
 IndicatorWriter = Annotated[Caller, Depends(Require(Permission.indicators_write))]
 MemberReader = Annotated[Caller, Depends(Require(Permission.members_read))]
 MemberWriter = Annotated[Caller, Depends(Require(Permission.members_write))]
+PeriodCloser = Annotated[Caller, Depends(Require(Permission.periods_close))]
 PrincipalWriter = Annotated[Caller, Depends(Require(Permission.principals_write))]
 Reorganiser = Annotated[Caller, Depends(Require(Permission.reorganise_villages))]
 StatisticReader = Annotated[Caller, Depends(Require(Permission.statistics_read))]

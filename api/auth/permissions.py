@@ -42,6 +42,7 @@ class Permission(StrEnum):
     own_people_read = "own_people_read"
     own_statistics_write = "own_statistics_write"
     people_read = "people_read"
+    periods_close = "periods_close"
     principals_write = "principals_write"
     reorganise = "reorganise"
     reorganise_villages = "reorganise_villages"
@@ -90,6 +91,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.targets_write,
             P.national_targets_write,
             P.targets_allocate,
+            P.periods_close,
             P.principals_write,
             P.reorganise,
             P.reorganise_villages,
@@ -111,6 +113,7 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
             P.targets_allocate,
             P.all_targets_allocate,
             P.glass_break,
+            P.periods_close,
             P.batch_write,
             P.events_reopen,
             P.events_verify,

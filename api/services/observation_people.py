@@ -20,7 +20,7 @@ from api.services.observation_land import Land
 from api.services.observation_units import Asked, Unit
 from api.services.periods import Period
 
-_OFFICIAL: Final = {Level.nation, Level.province, Level.district, Level.commune}
+OFFICIAL: Final = {Level.nation, Level.province, Level.district, Level.commune}
 _CALENDAR: Final = (Every.month, Every.quarter, Every.year)
 
 
@@ -34,17 +34,18 @@ def check_allowed(asked: Asked, filters: Collection[str]) -> None:
     faults = [FieldError(f"/query/{name}", "people_filter") for name in filters]
     if asked.query.boundary not in set(Boundary):
         faults.append(FieldError("/query/boundary", "people_filter"))
-    if asked.level and asked.level not in _OFFICIAL:
+    if asked.level and asked.level not in OFFICIAL:
         faults.append(FieldError("/query/level", "people_unit"))
-    if any(root.level not in _OFFICIAL for root in asked.roots):
+    if any(root.level not in OFFICIAL for root in asked.roots):
         faults.append(FieldError("/query/unit_id", "people_unit"))
-    if not all(_is_calendar(p) and p.last < asked.today for p in asked.pieces):
+    if not all(is_calendar(p) and p.last < asked.today for p in asked.pieces):
         faults.append(FieldError("/query/period", "people_period"))
     if faults:
         raise ValidationFailed(*faults)
 
 
-def _is_calendar(piece: Period) -> bool:
+def is_calendar(piece: Period) -> bool:
+    """Tell whether a period is a whole calendar month, quarter or year."""
     days = (piece.first, piece.last)
     wholes = (periods.piece_of(piece.first, every) for every in _CALENDAR)
     return any(days == (whole.first, whole.last) for whole in wholes)

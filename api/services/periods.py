@@ -13,7 +13,7 @@ from api.models.observations import Every
 from api.models.types import EARLIEST, LATEST
 
 MOST_PIECES: Final = 1_000
-_DAY = timedelta(days=1)
+DAY: Final = timedelta(days=1)
 _YEAR: Final = re.compile(r"([0-9]{4})")
 _QUARTER: Final = re.compile(r"([0-9]{4})-Q([1-4])")
 _MONTH: Final = re.compile(r"([0-9]{4})-([0-9]{2})")
@@ -82,8 +82,8 @@ def piece_of(day: date, every: Every) -> Period:
             return Period(day.isoformat(), day, day)
         case Every.week:
             year, week, weekday = day.isocalendar()
-            first = day - (weekday - 1) * _DAY
-            return Period(f"{year:04}-W{week:02}", first, first + 6 * _DAY)
+            first = day - (weekday - 1) * DAY
+            return Period(f"{year:04}-W{week:02}", first, first + 6 * DAY)
         case Every.month:
             return _months(f"{day.year:04}-{day.month:02}", day.year, day.month, day.month)
         case Every.quarter:
@@ -109,4 +109,4 @@ def _cut(whole: Period, every: Every) -> Iterator[Period]:
         first, last = max(piece.first, whole.first), min(piece.last, whole.last)
         clipped = (first, last) != (piece.first, piece.last)
         yield Period(f"{first}/{last}" if clipped else piece.label, first, last)
-        day = last + _DAY
+        day = last + DAY

@@ -30,6 +30,7 @@ from api.services import periods
 from api.services.masking import sees_all_people
 from api.services.measures import formula_of
 from api.services.observation_units import Unit
+from api.services.periods import Period
 from api.services.target_figures import find_figures_of
 from api.services.target_questions import Need, need_of
 from api.services.target_rules import PARAMETERS, parameters_of
@@ -37,6 +38,7 @@ from api.services.targets import filtered
 
 TOLERANCE: Final = 0.05
 """How far attainment may be from what is expected and still be on track."""
+MOST_OF_A_UNIT: Final = 200
 _EVER: Final = (date(1, 1, 1), date(9999, 12, 31))
 _ASKS: Final = ("indicator", "first_on", "last_on", "baseline_period", "denominator", *PARAMETERS)
 _COLUMNS: Final = (
@@ -82,6 +84,20 @@ async def get_progress(
         raise NotFound
     (progress,) = await _progress_of(session, caller, [row], as_of)
     return progress
+
+
+async def unit_progress(
+    session: AsyncSession, caller: Caller, unit_key: int, days: Period, as_of: date
+) -> list[TargetProgress]:
+    """Return the progress of a unit's own targets whose period has days in common with `days`."""
+    statement = _reading(caller).where(
+        col(Target.unit_key) == unit_key,
+        col(Target.first_on) <= days.last,
+        col(Target.last_on) >= days.first,
+    )
+    ordered = statement.order_by(col(Target.indicator), col(Target.first_on), col(Target.id))
+    rows = (await session.execute(ordered.limit(MOST_OF_A_UNIT))).all()
+    return await _progress_of(session, caller, rows, as_of)
 
 
 async def list_progress(

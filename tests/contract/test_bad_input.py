@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from posixpath import normpath
 from typing import Any
 from uuid import UUID
 
@@ -124,6 +125,7 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
         "document": {"number": "1/NQ", "issued_on": "2026-01-01", "issuer": "HĐND"},
         "changes": [{"kind": "rename", "unit_id": str(MUONG_KHUONG), "name": "Xã Đổi Tên"}],
     }
+    closing = {"unit_id": str(MUONG_KHUONG), "period": "2025-09"}
     subject = {"person": {"member_id": place.leader["id"]}, "kind": "access"}
     entries = (await client.get("/v1/audit-entries")).json()["items"]
     declared = {"indicator": "households.total", "unit_id": place.village["id"], "value": 1}
@@ -131,6 +133,7 @@ async def world(app: FastAPI, lao_cai: Province) -> World:
     aim = {"indicator": "events.count", "unit_id": str(MUONG_KHUONG), "period": "2025"}
     ids = {
         "break_glass_id": (await make(client, "break-glass", **glass))["id"],
+        "closed_period_id": (await make(client, "closed-periods", **closing))["id"],
         "data_subject_request_id": (await make(client, "data-subject-requests", **subject))["id"],
         "reorganisation_id": (await make(client, "reorganisations", **reorganised))["id"],
         "unit_id": place.village["id"],
@@ -478,6 +481,7 @@ async def test_a_parameter_with_one_value_is_given_once(world: World) -> None:
 
 async def test_a_path_with_an_id_that_is_none(world: World, superuser: AsyncEngine) -> None:
     bad = ["x", "%00", "%ff", "..", "%2e%2e%2f", "0" * 10_000, "null", "01890000-0000-7000", "😀"]
+    templates = {operation.template for operation in world.operations}
     async with nothing_written(superuser):
         for operation in world.operations:
             if "{" not in operation.template or "by-external-id" in operation.template:
@@ -486,6 +490,8 @@ async def test_a_path_with_an_id_that_is_none(world: World, superuser: AsyncEngi
             last = operation.template.rindex("}")
             for value in bad:
                 path = operation.template[:first] + value + operation.template[last + 1 :]
+                if normpath(path) in templates:  # which clients send instead
+                    continue
                 response = await world.client.request(
                     operation.method, path, headers=JSON, content=b"{}"
                 )
