@@ -5,7 +5,7 @@ from datetime import date
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from api import clock
@@ -49,27 +49,35 @@ BOUNDARIES = st.one_of(
     st.sampled_from(["current", "as_recorded", "2025-06-30", "2025-07-01"]), DAYS.map(str)
 )
 FILTERS = {
-    "service_type": (By.service_type, list(UNIT_OF_COUNT)),
-    "channel": (By.channel, ["market", "household_visit", "online"]),
-    "team_kind": (By.kind, ["community_team", "core_squad"]),
+    "service_type": list(UNIT_OF_COUNT),
+    "channel": ["market", "household_visit", "online"],
+    "team_kind": ["community_team", "core_squad"],
+    "activity_kind": ["training", "contest", "meeting"],
 }
 
 
 @st.composite
 def questions(draw: st.DrawFn) -> tuple[UUID, Row]:
-    """Draw who asks, and what: only indicators that have the filters' and the split's dimension."""
+    """Draw who asks, and what: only indicators that have the filters and the split."""
     reader = draw(st.sampled_from(list(ROOTS)))
     unit = draw(st.sampled_from(ROOTS[reader]))
     query: Row = {"unit_id": unit, "period": draw(PERIODS), "boundary": draw(BOUNDARIES)}
-    needed = set()
-    for name in draw(st.sets(st.sampled_from(list(FILTERS)))):
-        dimension, values = FILTERS[name]
-        query[name] = draw(st.lists(st.sampled_from(values), min_size=1, max_size=2, unique=True))
-        needed.add(dimension)
+    filters = draw(st.sets(st.sampled_from(list(FILTERS))))
+    for name in filters:
+        values = st.sampled_from(FILTERS[name])
+        query[name] = draw(st.lists(values, min_size=1, max_size=2, unique=True))
     if by := draw(st.none() | st.sampled_from(list(By))):
         query["by"] = by.value
-        needed.add(by)
-    codes = [code for code, formula in FORMULAS.items() if needed <= formula.dimensions]
+    if draw(st.integers(0, 4)) == 0:
+        query["minimum_per_unit"] = draw(st.integers(1, 3))
+    codes = [
+        code
+        for code, formula in FORMULAS.items()
+        if filters <= formula.filters
+        and (not by or by in formula.dimensions)
+        and bool(formula.needs) == ("minimum_per_unit" in query)
+    ]
+    assume(codes)
     some = st.lists(st.sampled_from(codes), min_size=1, max_size=8, unique=True)
     if level := draw(st.sampled_from(LEVELS.get(unit, [None, "village"]))):
         query["level"] = level
