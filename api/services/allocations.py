@@ -23,7 +23,7 @@ from api.errors import FieldError, InsufficientRole, NotFound, ValidationFailed
 from api.models.allocations import AllocateBy, Allocation, Allocations, TargetAllocate
 from api.models.targets import Target, TargetMeasure, TargetOwner
 from api.models.types import Level, number
-from api.services.measures import formula_of
+from api.services.formulas import formula_of
 from api.services.observation_units import Unit
 from api.services.places import Place, find_places
 from api.services.target_figures import find_figures_of

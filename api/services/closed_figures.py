@@ -22,7 +22,7 @@ from api.auth.loading import resolve
 from api.auth.permissions import FACT_READS, Permission
 from api.models.observations import Boundary, By, Observation, ObservationQuery
 from api.models.types import Level
-from api.services.measures import FORMULAS
+from api.services.formulas import FORMULAS
 from api.services.observation_basis import Basis
 from api.services.observations import observe
 

@@ -17,7 +17,7 @@ from api.models.commendations import (
 )
 from api.services import periods
 from api.services.commendations import find_commendation
-from api.services.measures import ACTIVITIES, EVENTS, EVENTS_COMPLETED, EVENTS_VERIFIED, QUANTITY
+from api.services.formulas import ACTIVITIES, EVENTS, EVENTS_COMPLETED, EVENTS_VERIFIED, QUANTITY
 
 # A member's events are its teams' events: that is what the index has.
 _OF_MEMBER: Final = """

@@ -18,17 +18,15 @@ from api.models.observations import By, Every
 from api.services import periods
 from api.services.counting import placed
 from api.services.event_sources import Sources, find_sources
-from api.services.measures import (
-    COLUMNS,
+from api.services.formulas import (
     EVENTS,
     EVENTS_COMPLETED,
     EVENTS_VERIFIED,
-    FILTERS,
     QUANTITY,
     QUANTITY_VERIFIED,
     WITHIN,
-    Measure,
 )
+from api.services.measures import COLUMNS, FILTERS, Measure
 from api.services.observation_cells import Counts
 from api.services.observation_units import Asked
 

@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from api.models.observations import By, Observation, ObservationStatus
-from api.services.measures import Formula, formula_of
+from api.services.formulas import formula_of
+from api.services.measures import Formula
 from api.services.observation_units import Asked, Unit
 from api.services.periods import Period
 

@@ -28,8 +28,9 @@ from api.models.observations import (
 )
 from api.services import periods
 from api.services.event_rolls import ROLLED
+from api.services.formulas import FORMULAS, formula_of
 from api.services.masking import sees_all_people
-from api.services.measures import FILTERS, FORMULAS, Formula, formula_of
+from api.services.measures import FILTERS, Formula
 from api.services.observation_basis import Basis, find_basis, find_boundary
 from api.services.observation_cells import items_of
 from api.services.observation_counts import (

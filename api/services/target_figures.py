@@ -26,7 +26,8 @@ from api.models.observations import (
 )
 from api.services import periods
 from api.services.event_rolls import Rolls
-from api.services.measures import FILTERS, TEAM, Formula, formula_of
+from api.services.formulas import formula_of
+from api.services.measures import FILTERS, TEAM, Formula
 from api.services.observation_cells import Cells, Figures, items_of
 from api.services.observation_counts import (
     count,

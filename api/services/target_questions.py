@@ -13,7 +13,7 @@ from api.models.observations import Every
 from api.models.types import Level
 from api.services import periods
 from api.services.event_rolls import ROLLED
-from api.services.measures import formula_of
+from api.services.formulas import formula_of
 from api.services.observation_units import Unit
 
 type Filters = tuple[tuple[str, Any], ...]

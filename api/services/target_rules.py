@@ -17,7 +17,8 @@ from api.models.indicators import Indicator, IndicatorKind
 from api.models.targets import Target, TargetCreate, TargetMeasure
 from api.models.teams import Team
 from api.services import periods
-from api.services.measures import WITHIN, Formula, formula_of
+from api.services.formulas import WITHIN, formula_of
+from api.services.measures import Formula
 from api.services.observation_counts import find_catalogue, services_of
 
 PARAMETERS: Final = {

@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api import clock, ids
 from api.models.role_grants import Role
 from api.services import event_folding
-from api.services.measures import FORMULAS
+from api.services.formulas import FORMULAS
 from tests.factories import HA_NOI, MUONG_KHUONG, NATION, OLD_LAO_CAI, As
 from tests.routers.test_observations import (
     BA_DINH,

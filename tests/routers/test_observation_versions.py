@@ -15,7 +15,7 @@ from api.app import create_app
 from api.db import transaction
 from api.models.role_grants import Role
 from api.services import event_folding, observation_answers
-from api.services.measures import FORMULAS
+from api.services.formulas import FORMULAS
 from api.services.observation_basis import _ALWAYS, _NOUNS, _words
 from api.settings import Settings
 from tests.conftest import SECRET

@@ -24,7 +24,7 @@ from api.db import transaction
 from api.models.observations import Every
 from api.models.role_grants import Role
 from api.services import event_folding, periods
-from api.services.measures import FORMULAS
+from api.services.formulas import FORMULAS
 from tests.factories import HA_NOI, LAO_CAI, NATION, As, Country, Province, make
 from tests.rules import fault, problem, same_answer
 

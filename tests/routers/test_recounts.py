@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from api import clock
 from api.models.observations import By
 from api.models.role_grants import Role
-from api.services.measures import FORMULAS
+from api.services.formulas import FORMULAS
 from tests.factories import HA_NOI, NATION, As
 from tests.routers.test_observations import (
     BA_DINH,
