@@ -32,6 +32,8 @@ examples.load_profile("steady")
 
 SECRET = "a secret of the tests, long enough for everyone"
 TEMPLATE = "template_of_tests"
+LET_GO = text("drop function if exists refuse_reopening cascade")
+"""For tests that empty the whole country: closed periods would stay as they are."""
 LAO_CAI, MADE = "template_of_lao_cai", "lao_cai.json"
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
 

@@ -54,10 +54,12 @@ def services_of(
 _PLAN_ANEW = text("select set_config('plan_cache_mode', 'force_custom_plan', true)")
 _PROVINCES = text("select array(select key from admin_unit where level = 'province')")
 _STRANGE_TEAMS = text("""
-    select array(
+    with working as materialized (
         select distinct e.team_id from support_event e
-        where e.occurred_on between cast(:first as date) and cast(:last as date)
-          and not exists (select from team t where t.id = e.team_id))
+        where e.occurred_on between cast(:first as date) and cast(:last as date))
+    select array(
+        select w.team_id from working w
+        where not exists (select from team t where t.id = w.team_id))
 """)
 
 
@@ -93,7 +95,8 @@ async def enter_territory(
     await present(session, reaches)
     events = reaches[Permission.events_read]
     split_by_kind = asked.query.by is By.kind or asked.query.team_kind
-    if split_by_kind and any(By.service_type in formula.dimensions for formula in formulas):
+    of_events = any(By.service_type in formula.dimensions for formula in formulas)
+    if split_by_kind and of_events and asked.nation is None:  # the nation holds every team
         days = {"first": asked.whole.first, "last": asked.whole.last}
         teams = await session.scalar(_STRANGE_TEAMS, days)
         reaches[Permission.teams_read] = Reach(

@@ -25,7 +25,7 @@ from api.models.households import Household
 from api.models.role_grants import Role
 from api.models.teams import Team
 from api.pagination import Cursors
-from tests.conftest import SECRET
+from tests.conftest import LET_GO, SECRET
 
 REFORM = date(2025, 7, 1)
 SECRETS = Secrets(SECRET)
@@ -145,6 +145,7 @@ async def found(connection: AsyncConnection, world: World) -> None:
     eras += [(unit, above, REFORM, None) for unit, above in world.new.items()]
     eras += [(unit, before, None, REFORM) for unit, (before, _) in world.village.items()]
     eras += [(unit, now, REFORM, None) for unit, (_, now) in world.village.items()]
+    await connection.execute(LET_GO)
     await connection.execute(text("truncate admin_unit, tree cascade"))
     await connection.execute(text("insert into tree values (gen_random_uuid())"))
     await connection.execute(

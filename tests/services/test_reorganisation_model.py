@@ -25,7 +25,7 @@ from api.models.reorganisations import (
 from api.pagination import Cursors
 from api.services.reorganisation_reverts import revert_reorganisation
 from api.services.reorganisations import reorganise_as_operator
-from tests.conftest import SECRET
+from tests.conftest import LET_GO, SECRET
 
 FIRST = date(2026, 1, 1)
 SECRETS = Secrets(SECRET)
@@ -207,6 +207,7 @@ class Small:
 
 async def found(connection: AsyncConnection, engine: AsyncEngine) -> Small:
     """Put a country of two provinces with two communes of two villages in the real one's place."""
+    await connection.execute(LET_GO)
     await connection.execute(EMPTY)
     await connection.execute(text("insert into tree values (gen_random_uuid())"))
 
