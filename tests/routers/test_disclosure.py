@@ -316,8 +316,8 @@ def pieces_of(period: str) -> Iterator[str]:
     [
         ("members.youth", "kind"),
         ("households.registered", None),
-        ("households.reached", "channel"),
-        ("beneficiaries.distinct", "channel"),
+        pytest.param("households.reached", "channel", marks=pytest.mark.long),
+        pytest.param("beneficiaries.distinct", "channel", marks=pytest.mark.long),
     ],
 )
 async def test_nothing_hidden_follows_from_what_is_shown(
