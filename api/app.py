@@ -51,6 +51,7 @@ from api.services.audit import READINGS
 from api.services.closed_revisions import Revisions
 from api.services.observation_answers import Answers
 from api.services.observation_streams import Streams
+from api.services.target_answers import TargetAnswers
 from api.settings import Settings
 
 NOUNS = (  # the busiest first: a path is looked for in this order
@@ -110,6 +111,7 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         )
         app.state.hot = Hot(pool, Together(pool, READINGS))
         app.state.answers = Answers(app.state.engine, app.state.hot)
+        app.state.target_answers = TargetAnswers(app.state.hot)
         app.state.revisions = Revisions(app.state.hot)
         app.state.closing = asyncio.Semaphore(MOST_CLOSING)
         app.state.callers = Callers(app.state.engine, database_url, secrets, app.state.cursors)

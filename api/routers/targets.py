@@ -1,11 +1,17 @@
 """/v1/targets, their progress and their allocation."""
 
-from typing import Annotated
+from typing import Annotated, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.auth.dependencies import Session, TargetAllocator, TargetReader, TargetWriter
+from api.auth.dependencies import (
+    HotTargetReader,
+    Session,
+    TargetAllocator,
+    TargetReader,
+    TargetWriter,
+)
 from api.models.allocations import Allocations, TargetAllocate
 from api.models.target_progress import (
     ProgressQuery,
@@ -25,6 +31,7 @@ from api.models.targets import (
 from api.routers.answers import IfMatch, created, linked, paged, tagged
 from api.routers.idempotency import Keyed
 from api.services import allocations, target_progress, targets
+from api.services.target_answers import TargetAnswers
 
 router = APIRouter(prefix="/targets", tags=["targets"], route_class=Keyed)
 
@@ -56,14 +63,14 @@ async def create_target(
 @router.get("/progress", operation_id="list_target_progress", response_model=TargetProgressPage)
 async def list_target_progress(
     session: Session,
-    caller: TargetReader,
+    caller: HotTargetReader,
     query: Annotated[TargetProgressQuery, Query()],
     request: Request,
 ) -> Response:
     """Tell how far all targets in scope have come, up to 5,000 in one answer."""
-    page = await target_progress.list_progress(session, caller, query)
-    response = Response(page.model_dump_json(), media_type="application/json")
-    return linked(request, response, page.next_cursor)
+    answers = cast("TargetAnswers", request.app.state.target_answers)
+    told = await answers.answer(session, caller, query)
+    return linked(request, Response(told.body, media_type="application/json"), told.next_cursor)
 
 
 @router.get("/{target_id}", operation_id="get_target")

@@ -205,7 +205,7 @@ async def _by_key(
     if by in _WEIGHTS:
         needs = {u.key: need_of(_WEIGHTS[by], u, (day, day), day) for u in units}
         known = {unit.key: unit for unit in units}
-        told = await find_figures_of(session, caller, set(needs.values()), known, day)
+        told, _ = await find_figures_of(session, caller, set(needs.values()), known, day)
         await enter(session, caller)
         values = {key: told[need].value for key, need in needs.items()}
         if any(value is None for value in values.values()) or not any(values.values()):

@@ -8,6 +8,7 @@ change that alters no figure costs a count, nothing else: an ETag is made of the
 
 import re
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final
@@ -91,14 +92,16 @@ async def find_basis(
     places: Reach,
     *,
     widened: bool,
+    also: AbstractSet[str] = frozenset(),
 ) -> Basis:
     """Return what the answer of this transaction rests on; its events lie in `places`.
 
-    `widened`: more was read than the days asked for, to work out what is hidden.
+    `widened`: more was read than the days asked for, to work out what is hidden. `also`: nouns that
+    no measure reads.
     """
     measures = {m for f in formulas for m in (*f.measures, f.among, f.grows) if m}
     read = {word for m in measures for word in _words(m)}
-    nouns = sorted(_ALWAYS | {noun for table, noun in _NOUNS.items() if table in read})
+    nouns = sorted(_ALWAYS | also | {noun for table, noun in _NOUNS.items() if table in read})
     flows = not widened and all(measure.day for measure in measures)
     now = (await session.execute(_NOW, {"nouns": nouns})).one()
     return Basis(

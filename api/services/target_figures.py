@@ -28,6 +28,7 @@ from api.services import periods
 from api.services.event_rolls import Rolls
 from api.services.formulas import formula_of
 from api.services.measures import FILTERS, TEAM, Formula
+from api.services.observation_basis import Basis, find_basis
 from api.services.observation_cells import Cells, Figures, items_of
 from api.services.observation_counts import (
     count,
@@ -86,13 +87,12 @@ async def find_figures_of(
     needs: Collection[Need],
     units: Mapping[int, Unit],
     as_of: date,
-) -> dict[Need, Observation]:
+) -> tuple[dict[Need, Observation], Basis]:
     """Return the figure of every need, as the observation of its unit under its tree.
 
-    From here on the transaction shows what lies in the units, and no longer the caller's rows.
+    And what they rest on, targets included. From here on the transaction shows what lies in the
+    units, and no longer the caller's rows.
     """
-    if not needs:
-        return {}
     codes = sorted({need.indicator for need in needs})
     found = await session.execute(_DEFINITIONS, {"codes": codes})
     definitions = {row.code: row for row in found}
@@ -105,14 +105,14 @@ async def find_figures_of(
         for part in parts
         if part.question.kind is not Kind.teams
     }
-    await _enter(session, caller, parts, list(pages.values()), rolls.values(), units)
+    basis = await _enter(session, caller, parts, list(pages.values()), rolls.values(), units)
     for part in parts:
         told = rolls.get(part.question, {})
         if part.question.kind is Kind.whole:
             figures |= await _of_units(session, part, told, pages.get(part.question))
         else:
             figures |= await _added_up(session, part, told, catalogue)
-    return figures
+    return figures, basis
 
 
 def _parts(
@@ -177,7 +177,7 @@ async def _enter(
     pages: Sequence[Pages],
     rolls: Collection[Mapping[Any, Rolls]],
     units: Mapping[int, Unit],
-) -> None:
+) -> Basis:
     """Let the database show what was ever recorded in any of the units."""
     first, last = parts[0].asked, parts[-1].asked
     roots = {unit.key: unit for unit in units.values()}
@@ -193,7 +193,8 @@ async def _enter(
     )
     formulas = [formula for part in parts for formula in part.formulas]
     told = [each for several in rolls for each in several.values()]
-    await enter_territory(session, caller, everything, units.values(), formulas, told)
+    places = await enter_territory(session, caller, everything, units.values(), formulas, told)
+    return await find_basis(session, everything, formulas, places, widened=True, also={"target"})
 
 
 async def _of_units(

@@ -27,6 +27,7 @@ from api.pagination import Order, paginate
 from api.services import periods
 from api.services.formulas import formula_of
 from api.services.masking import sees_all_people
+from api.services.observation_basis import Basis
 from api.services.observation_units import Unit
 from api.services.periods import Period
 from api.services.target_figures import find_figures_of
@@ -79,7 +80,7 @@ async def get_progress(
     row = (await session.execute(statement)).one_or_none()
     if row is None:
         raise NotFound
-    (progress,) = await _progress_of(session, caller, [row], as_of)
+    (progress,), _ = await _progress_of(session, caller, [row], as_of)
     return progress
 
 
@@ -94,13 +95,16 @@ async def unit_progress(
     )
     ordered = statement.order_by(col(Target.indicator), col(Target.first_on), col(Target.id))
     rows = (await session.execute(ordered.limit(MOST_OF_A_UNIT))).all()
-    return await _progress_of(session, caller, rows, as_of)
+    return (await _progress_of(session, caller, rows, as_of))[0]
 
 
 async def list_progress(
     session: AsyncSession, caller: Caller, query: TargetProgressQuery
-) -> TargetProgressPage:
-    """Return the progress of all targets in scope, or in units of it, in one answer."""
+) -> tuple[TargetProgressPage, Basis | None]:
+    """Return the progress of all targets in scope, or in units of it, in one answer.
+
+    And what it rests on; nothing is known of that where there are no targets.
+    """
     as_of = _day(query.as_of)
     rows: list[Row[Any]] = []
 
@@ -111,13 +115,16 @@ async def list_progress(
     order = Order(col(Target.id), col(Target.id))
     statement = filtered(_reading(caller), query)
     page = await paginate(session, caller.cursors, query, statement, order, keep)
-    items = await _progress_of(session, caller, rows, as_of)
-    return TargetProgressPage(items=items, next_cursor=page.next_cursor, total=page.total)
+    items, basis = await _progress_of(session, caller, rows, as_of)
+    told = TargetProgressPage(items=items, next_cursor=page.next_cursor, total=page.total)
+    return told, basis
 
 
 async def _progress_of(
     session: AsyncSession, caller: Caller, rows: Sequence[Row[Any]], as_of: date
-) -> list[TargetProgress]:
+) -> tuple[list[TargetProgress], Basis | None]:
+    if not rows:
+        return [], None
     today = clock.today()
     units: dict[int, Unit] = {}
     alike: dict[Any, tuple[Need, Need | None]] = {}
@@ -135,11 +142,12 @@ async def _progress_of(
             other = other._replace(unit_key=row.unit_key, team_id=other.team_id and row.team_id)
         asking.append((row, now, other))
     needs = {need for _, *both in asking for need in both if need}
-    figures = await find_figures_of(session, caller, needs, units, as_of)
-    return [
+    figures, basis = await find_figures_of(session, caller, needs, units, as_of)
+    judged = [
         judge(row, figures[now], figures[other] if other else None, as_of, today)
         for row, now, other in asking
     ]
+    return judged, basis
 
 
 def _shape(value: Any) -> Any:
