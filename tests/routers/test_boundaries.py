@@ -53,8 +53,7 @@ from tests.rules import problem, same_answer
 
 FOUNDED, MERGING = date(2026, 3, 1), date(2026, 12, 1)
 MERGED = ids.official_unit_id("commune", "99998", MERGING.isoformat())
-DAYS = ["2025-06-30"]
-MORE_DAYS = ["2025-07-01", "2026-02-20", "2026-11-30", "2026-12-01"]
+DAYS = ["2025-06-30", "2025-07-01", "2026-02-20", "2026-11-30", "2026-12-01"]
 CODES = [code for code, formula in FORMULAS.items() if not formula.needs]
 MINIMUM = [code for code, formula in FORMULAS.items() if formula.needs]
 SPLIT_BY_KIND = ["teams.active", "members.youth", "events.count", "households.reached"]
@@ -140,9 +139,8 @@ async def ground(wards: Wards, reader: httpx.AsyncClient, superuser: AsyncEngine
     return Ground(facts, reader)
 
 
-@pytest.mark.parametrize(
-    "day", [*DAYS, *(pytest.param(day, marks=pytest.mark.long) for day in MORE_DAYS)]
-)
+@pytest.mark.long  # test_recounts.py draws from the same questions
+@pytest.mark.parametrize("day", DAYS)
 async def test_every_indicator_equals_a_recount_in_the_tree_of_a_day(
     ground: Ground, day: str
 ) -> None:

@@ -819,7 +819,9 @@ CODES = [code for code, formula in FORMULAS.items() if not formula.needs]
 MINIMUM = [code for code, formula in FORMULAS.items() if formula.needs]
 
 
-@pytest.mark.parametrize("boundary", ["current", "as_recorded"])
+@pytest.mark.parametrize(
+    "boundary", [pytest.param("current", marks=pytest.mark.long), "as_recorded"]
+)
 async def test_every_indicator_equals_a_recount(ground: Ground, boundary: str) -> None:
     for unit_id, level in (
         *((HA_NOI, level) for level in (None, "district", "commune", "village")),
@@ -839,6 +841,7 @@ async def test_every_indicator_equals_a_recount(ground: Ground, boundary: str) -
         await ground.agrees(**minimum, period="2024-05-15/2026-12-31", every="quarter")
 
 
+@pytest.mark.long  # test_recounts.py draws from the same questions
 @pytest.mark.parametrize("by", DIMENSIONS)
 async def test_parts_and_filters_equal_a_recount(ground: Ground, by: str) -> None:
     events = sorted(OF_EVENTS)

@@ -102,7 +102,7 @@ async def agree(ground: Ground, as_: As, monkeypatch: pytest.MonkeyPatch) -> Agr
 
 
 @settings(
-    max_examples=60,
+    max_examples=150,
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
