@@ -160,7 +160,7 @@ async def list_versions(
     ).subquery()
 
     def read(rows: Sequence[Row[Any]]) -> list[IndicatorVersionRead]:
-        return [IndicatorVersionRead.model_validate(dict(row._mapping)) for row in rows]  # noqa: SLF001
+        return [IndicatorVersionRead.model_validate(dict(row._mapping)) for row in rows]  # noqa: SLF001 - its columns
 
     order = Order(every.c.definition_version, every.c.id, descending=True)
     page = await paginate(session, caller.cursors, query, select_columns(every), order, read)

@@ -52,7 +52,7 @@ _PLACING: Final = frozenset({"unit_id", "period"})
 
 def read_target(row: TargetColumns | Row[Any]) -> TargetRead:
     """Return a target as it is shown."""
-    values = row.model_dump() if isinstance(row, TargetColumns) else dict(row._mapping)  # noqa: SLF001
+    values = row.model_dump() if isinstance(row, TargetColumns) else dict(row._mapping)  # noqa: SLF001 - a row's columns
     baseline = values["baseline"]
     figures = {
         "value": number(values["value"]),
