@@ -43,9 +43,10 @@ _KEPT: Final = (
 )
 """What parts have of the target that they are shared out of."""
 _WEIGHTS: Final = {
-    AllocateBy.households: "households.total",
-    AllocateBy.members: "members.active",
+    AllocateBy.households: ("households.total", "households.registered"),
+    AllocateBy.members: ("members.active",),
 }
+"""What is divided by: the first that is known of every unit."""
 
 _HOLD = text("select pg_advisory_xact_lock(hashtextextended('target ' || cast(:id as text), 0))")
 _BELOW = text("""
@@ -186,9 +187,10 @@ async def _by_key(
     by: AllocateBy,
     whole: float,
 ) -> list[Share]:
-    """Share out evenly, by declared households or by active members: largest remainders first.
+    """Share out evenly, by households or by active members: largest remainders first.
 
-    A percentage is not shared out, nor is anything by what is not known of every unit.
+    Households are those declared or, where not every unit has declared them, those registered, for
+    whoever lists these. A percentage is not shared out, nor is anything by what is not known.
     """
     is_share = formula_of(target.indicator).share or target.denominator is not None
     if is_share or target.measure == TargetMeasure.growth or target.team_id is not None:
@@ -202,15 +204,20 @@ async def _by_key(
     found = await find_places(session, {(unit.id, day) for unit in units})
     spots = {unit: spot for (unit, _), spot in found.items() if isinstance(spot, Place)}
     weights = dict.fromkeys((unit.key for unit in units), 1.0)
-    if by in _WEIGHTS:
-        needs = {u.key: need_of(_WEIGHTS[by], u, (day, day), day) for u in units}
+    for indicator in _WEIGHTS.get(by, ()):
+        needs = {u.key: need_of(indicator, u, (day, day), day) for u in units}
         known = {unit.key: unit for unit in units}
         told, _ = await find_figures_of(session, caller, set(needs.values()), known, day)
         await enter(session, caller)
-        values = {key: told[need].value for key, need in needs.items()}
-        if any(value is None for value in values.values()) or not any(values.values()):
+        lists = caller.reach(Permission.households_read).covers(place)
+        shown = lists or not formula_of(indicator).people
+        values = {key: told[need].value for key, need in needs.items() if shown}
+        if any(values.values()) and None not in values.values():
+            weights = {key: float(value or 0) for key, value in values.items()}
+            break
+    else:
+        if by in _WEIGHTS:
             raise ValidationFailed(FieldError("/by", "no_weights"))
-        weights = {key: float(value or 0) for key, value in values.items()}
     parts = apportion(whole, weights)
     return [Share(spots[unit.id], None, parts[unit.key]) for unit in units]
 

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api import clock
 from api.models.role_grants import Role
@@ -121,7 +123,9 @@ async def test_a_target_is_shared_out_evenly_in_whole_numbers(as_: As, lao_cai: 
     assert lao_cai.unit_id == LAO_CAI
 
 
-async def test_a_target_is_shared_out_by_households_and_members(as_: As, lao_cai: Province) -> None:
+async def test_a_target_is_shared_out_by_households_and_members(
+    as_: As, lao_cai: Province, superuser: AsyncEngine
+) -> None:
     place = lao_cai.muong_khuong
     admin = await as_(Role.province_admin, at=LAO_CAI)
     village = {"level": "village", "name": "Thôn Hai", "type": "thôn", "valid_from": "2025-07-01"}
@@ -132,6 +136,11 @@ async def test_a_target_is_shared_out_by_households_and_members(as_: As, lao_cai
     await make(place.admin, "statistics", **statistic, **first)
     lacking = await share(place.admin, target, by="households")
     assert fault(lacking) == (422, "/by", "no_weights")
+    async with superuser.connect() as connection:
+        earlier = "update household set created_at = '2026-01-01', version = version + 1"
+        await connection.execute(text(earlier))
+    assert (await share(place.admin, target, by="households")).status_code == 200  # registered
+    assert await standing(admin, target) == {place.village["id"]: 10, second["id"]: 0}
     await make(place.admin, "statistics", **statistic, unit_id=second["id"], value=100)
     assert (await share(place.admin, target, by="households")).status_code == 200
     assert await standing(admin, target) == {place.village["id"]: 7, second["id"]: 3}
