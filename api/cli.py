@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -16,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api import db, embedded
 from api.installation import (
+    check_port,
     check_settings,
     do,
     do_at_length,
@@ -35,17 +35,6 @@ audit = typer.Typer(no_args_is_help=True, help="The record of who did, or saw, w
 app.add_typer(audit, name="audit")
 
 
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            stop(f"cannot listen on {host}:{port} ({reason}); choose another with --port")
-
-
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
@@ -59,7 +48,7 @@ def serve(
     settings = load_settings()
     port = port or settings.port
     check_settings(settings)
-    _check_port(host, port)
+    check_port(host, port)
     with open_database(settings, serving=True) as urls:
         if settings.embedded:
             asyncio.run(db.migrate(urls.owner))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -88,3 +89,15 @@ def do_at_length[T](app_url: str, work: Callable[[AsyncEngine], Awaitable[T]]) -
             await engine.dispose()
 
     return asyncio.run(run())
+
+
+def check_port(host: str, port: int) -> None:
+    """End the command when nothing can listen there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            stop(f"cannot listen on {host}:{port} ({reason}); choose another with --port")

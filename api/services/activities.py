@@ -32,10 +32,10 @@ from api.services.writing import (
     change_row,
     changed_values,
     check_version,
+    hide,
     insert_once,
     locked,
     made_before,
-    touch,
 )
 
 RESOURCE: Final = "activities"
@@ -160,8 +160,7 @@ async def delete_activity(
 ) -> None:
     """Hide an activity that was entered by mistake; it counts no more."""
     row, _ = await _lock(session, caller, activity_id, expected)
-    row.deleted_at = clock.now()
-    touch(row)
+    hide(row)
     await session.flush()
 
 

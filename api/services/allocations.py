@@ -30,7 +30,7 @@ from api.services.target_figures import find_figures_of
 from api.services.target_questions import need_of
 from api.services.target_rules import check_team
 from api.services.targets import NATION, find_target
-from api.services.writing import bring_back, touch
+from api.services.writing import bring_back, hide, touch
 
 type Key = tuple[UUID, UUID | None]
 """A unit, and a team in it or `None`."""
@@ -295,6 +295,5 @@ async def _hide(session: AsyncSession, gone: Sequence[Target]) -> None:
     below = list(await session.scalars(_OUT_OF, {"ids": [row.id for row in gone]}))
     standing = select(Target).where(col(Target.id).in_(below), col(Target.deleted_at).is_(None))
     for row in [*gone, *await session.scalars(standing)]:
-        row.deleted_at = clock.now()
-        touch(row)
+        hide(row)
     await session.flush()

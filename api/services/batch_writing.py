@@ -67,7 +67,7 @@ async def _put(
     session: AsyncSession, caller: Caller, noun: Noun, item: BatchItem, body: Input
 ) -> Written:
     """Create the row of an external id, or give it what was sent, as `PUT` does."""
-    name = item.external_id.system, item.external_id.id  # type: ignore[union-attr]
+    name = item.external_id.system, item.external_id.id  # type: ignore[union-attr]  # upserts have one
     row, before = await upserts.write(session, caller, noun.upsert, name, body)
     done = made(row.version, is_new=True) if before is None else _changed(row.version, before)
     return done._replace(row_id=row.id)

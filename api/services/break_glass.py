@@ -28,7 +28,7 @@ from api.models.role_grants import Role, RoleGrant
 from api.models.types import Level
 from api.pagination import Order, paginate
 from api.services.places import place
-from api.services.writing import check_version, insert_once, locked, made_before, touch
+from api.services.writing import check_version, hide, insert_once, locked, made_before
 
 LASTS = timedelta(minutes=60)
 
@@ -100,6 +100,5 @@ async def mend(session: AsyncSession, caller: Caller, glass_id: UUID, expected: 
     if row.principal_id != caller.id:
         raise InsufficientRole
     check_version(_read(row), expected)
-    row.deleted_at = clock.now()
-    touch(row)
+    hide(row)
     await session.flush()

@@ -30,6 +30,7 @@ from api.services.writing import (
     bring_back,
     changed_values,
     check_version,
+    hide,
     insert_once,
     locked,
     made_before,
@@ -169,8 +170,7 @@ async def delete_campaign(
 ) -> None:
     """Hide a campaign that was entered by mistake; what was recorded for it stays."""
     row = await _lock(session, caller, campaign_id, expected)
-    row.deleted_at = clock.now()
-    touch(row)
+    hide(row)
     await session.flush()
 
 

@@ -34,6 +34,7 @@ from api.services.writing import (
     bring_back,
     changed_values,
     check_version,
+    hide,
     insert_once,
     locked,
     made_before,
@@ -209,8 +210,7 @@ async def delete_commendation(
 ) -> None:
     """Hide a commendation that was entered by mistake."""
     row, _ = await _lock(session, caller, commendation_id, expected)
-    row.deleted_at = clock.now()
-    touch(row)
+    hide(row)
     await session.flush()
 
 

@@ -43,7 +43,7 @@ from api.pagination import Order, paginate
 from api.services.guessing import Attempt, kept
 from api.services.principals import insert_principal
 from api.services.sessions import begin, end_all
-from api.services.writing import check_version, locked, touch
+from api.services.writing import check_version, hide, locked, touch
 
 CODE_GROUPS = 5  # 125 bits
 CODE_HOLDS = timedelta(minutes=15)
@@ -171,8 +171,7 @@ async def end_device(session: AsyncSession, caller: Caller, device_id: UUID, exp
     """End a device: its code and its tokens are refused from the next request."""
     device = await _get(session, caller, device_id, lock=True)
     check_version(_read(device), expected)
-    device.deleted_at = clock.now()
-    touch(device)
+    hide(device)
     found = select(Principal).where(col(Principal.id) == device_id)
     principal = (await session.scalars(locked(found))).one()
     principal.disabled_at = device.deleted_at

@@ -39,10 +39,10 @@ from api.services.writing import (
     change_row,
     changed_values,
     check_version,
+    hide,
     insert_once,
     locked,
     made_before,
-    touch,
 )
 
 RESOURCE = "households"
@@ -253,8 +253,7 @@ async def delete_household(
 ) -> None:
     """Hide a household that was entered by mistake."""
     household, _ = await _lock(session, caller, household_id, expected)
-    household.deleted_at = clock.now()
-    touch(household)
+    hide(household)
     await session.flush()
 
 

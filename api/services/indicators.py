@@ -9,7 +9,6 @@ from sqlalchemy import select as select_columns
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from api import clock
 from api.auth.caller import Caller
 from api.errors import Conflict, FieldError, NotFound
 from api.models.indicators import (
@@ -31,6 +30,7 @@ from api.pagination import Order, paginate
 from api.services.writing import (
     changed_values,
     check_version,
+    hide,
     insert_once,
     made_before,
     touch,
@@ -135,8 +135,7 @@ async def delete_indicator(
     for used in of_it:
         if await session.scalar(used.limit(1)):
             raise Conflict(FieldError("", "still_used"))
-    row.deleted_at = clock.now()
-    touch(row)
+    hide(row)
     await session.flush()
 
 

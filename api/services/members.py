@@ -38,9 +38,9 @@ from api.services.writing import (
     change_row,
     changed_values,
     check_version,
+    hide,
     insert_once,
     made_before,
-    touch,
 )
 
 RESOURCE = "members"
@@ -216,8 +216,7 @@ async def delete_member(
 ) -> None:
     """Hide a person who was entered by mistake (one who goes leaves the team instead)."""
     member, _ = await _lock(session, caller, member_id, expected)
-    member.deleted_at = clock.now()
-    touch(member)
+    hide(member)
     await session.flush()
 
 

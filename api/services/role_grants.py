@@ -34,7 +34,7 @@ from api.models.types import Level
 from api.pagination import Order, paginate
 from api.services.places import Place, place
 from api.services.principals import insert_principal
-from api.services.writing import check_version, insert_once, touch
+from api.services.writing import check_version, hide, insert_once
 
 
 def _read(row: RoleGrant) -> RoleGrantRead:
@@ -162,8 +162,7 @@ async def end_grant(session: AsyncSession, caller: Caller, grant_id: UUID, expec
     if not await _grantors(session, caller, Role(row.role), row):
         raise InsufficientRole
     check_version(_read(row), expected)
-    row.deleted_at = clock.now()
-    touch(row)
+    hide(row)
     await session.flush()
 
 

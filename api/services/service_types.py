@@ -8,7 +8,6 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from api import clock
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
 from api.errors import (
@@ -31,6 +30,7 @@ from api.pagination import Order, paginate
 from api.services.writing import (
     changed_values,
     check_version,
+    hide,
     insert_once,
     locked,
     made_before,
@@ -180,6 +180,5 @@ async def delete_service_type(
 ) -> None:
     """Hide a service that was entered by mistake (one that ends is retired instead)."""
     row = await _lock(session, caller, service_type_id, expected)
-    row.deleted_at = clock.now()
-    touch(row)
+    hide(row)
     await session.flush()

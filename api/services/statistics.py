@@ -34,6 +34,7 @@ from api.services.writing import (
     bring_back,
     changed_values,
     check_version,
+    hide,
     insert_once,
     locked,
     made_before,
@@ -230,8 +231,7 @@ async def delete_statistic(
 ) -> None:
     """Hide a statistic that was entered by mistake."""
     row = await _lock(session, caller, statistic_id, expected)
-    row.deleted_at = clock.now()
-    touch(row)
+    hide(row)
     await session.flush()
 
 

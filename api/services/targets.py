@@ -37,6 +37,7 @@ from api.services.writing import (
     bring_back,
     changed_values,
     check_version,
+    hide,
     insert_once,
     locked,
     made_before,
@@ -204,8 +205,7 @@ async def delete_target(
 ) -> None:
     """Hide a target that was set by mistake; its parts stay."""
     row = await _lock(session, caller, target_id, expected)
-    row.deleted_at = clock.now()
-    touch(row)
+    hide(row)
     await session.flush()
 
 

@@ -33,10 +33,10 @@ from api.services.writing import (
     change_row,
     changed_values,
     check_version,
+    hide,
     insert_once,
     locked,
     made_before,
-    touch,
 )
 
 RESOURCE = "teams"
@@ -201,8 +201,7 @@ async def delete_team(session: AsyncSession, caller: Caller, team_id: UUID, expe
     team, _ = await _lock(session, caller, team_id, expected)
     if not caller.reach(Permission.teams_write).covers(team):
         raise InsufficientRole
-    team.deleted_at = clock.now()
-    touch(team)
+    hide(team)
     await session.flush()
 
 

@@ -25,7 +25,7 @@ from api.models.types import Level
 from api.services.admin_units import get_unit
 from api.services.places import place
 from api.services.tree import share_tree
-from api.services.writing import changed_values, check_version, content_of, touch
+from api.services.writing import changed_values, check_version, content_of, hide, touch
 
 _INSERT_STATES = text("""
     insert into admin_unit_state (unit_key, during, name, type, parent_key)
@@ -218,6 +218,5 @@ async def delete_village(
     unit, _ = await _village_to_change(session, caller, unit_id, expected)
     if await session.scalar(_USED, {"key": unit.key}):
         raise Conflict(FieldError("", "still_used"))
-    unit.deleted_at = clock.now()
-    touch(unit)
+    hide(unit)
     await session.flush()

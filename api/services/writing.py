@@ -36,6 +36,12 @@ def check_version(
         raise PreconditionFailed(current, record)
 
 
+class Deletable(Versioned, Protocol):
+    """What is hidden rather than deleted."""
+
+    deleted_at: Any
+
+
 def touch(row: Versioned) -> None:
     """Count a new version."""
     row.version += 1
@@ -93,6 +99,12 @@ def _merged(present: Any, given: Any) -> Any:
 def locked[Row](statement: Select[Row]) -> Select[Row]:
     """Lock the selected rows, and read them as they are once the lock is held."""
     return statement.with_for_update().execution_options(populate_existing=True)
+
+
+def hide(row: Deletable) -> None:
+    """Delete a row for ordinary readers, which counts as a new version; it can be brought back."""
+    row.deleted_at = clock.now()
+    touch(row)
 
 
 def bring_back(row: Record) -> None:

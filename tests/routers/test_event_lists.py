@@ -95,7 +95,7 @@ def draw(dice: random.Random, lao_cai: Province) -> tuple[Row, list[Callable[[Ro
         if dice.random() < 0.35:
             chosen = dice.sample(values, dice.choice((1, 1, 2)))
             query[name] = chosen
-            kept.append(lambda row, name=name, chosen=chosen: str(row[name]) in chosen)  # type: ignore[misc]
+            kept.append(lambda row, name=name, chosen=chosen: str(row[name]) in chosen)  # type: ignore[misc]  # a lambda has no types
     if dice.random() < 0.6:
         units = (NATION, LAO_CAI, OLD_LAO_CAI, MUONG_KHUONG, OLD_MUONG_KHUONG, BAO_THANG, HA_NOI)
         chosen = dice.sample([*map(str, units), here.village["id"]], dice.choice((1, 1, 2)))

@@ -50,8 +50,9 @@ async def book(
 
 
 def indicator(told: dict[str, Any], code: str) -> dict[str, Any]:
+    found: dict[str, Any]
     (found,) = (row for row in told["indicators"] if row["indicator"] == code)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 async def busy(province: Province) -> None:
