@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from api import documents, gate, requests, worker
@@ -13,7 +13,7 @@ from api.auth.issuers import Issuers
 from api.auth.secrets import Secrets
 from api.auth.tokens import Tokens
 from api.db import create_engine, transaction
-from api.driver import Hot, Together, open_pool
+from api.driver import Hot, open_pool
 from api.pagination import Cursors
 from api.routers import (
     activities,
@@ -82,6 +82,8 @@ NOUNS = (  # the busiest first: a path is looked for in this order
     break_glass,
     data_subject_requests,
     audit_entries,
+    oauth,
+    health,
 )
 MOST_CLOSING = 2
 """Periods that a worker closes at once: each takes two connections, and others need some too."""
@@ -109,7 +111,7 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
             size=settings.database_pool_size,
             statement_timeout_ms=settings.statement_timeout_ms,
         )
-        app.state.hot = Hot(pool, Together(pool, READINGS))
+        app.state.hot = Hot(pool, READINGS)
         app.state.answers = Answers(app.state.engine, app.state.hot)
         app.state.target_answers = TargetAnswers(app.state.hot)
         app.state.revisions = Revisions(app.state.hot)
@@ -122,7 +124,7 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
-        await pool.close()
+        await app.state.hot.close()
         await shares.close()
         await app.state.engine.dispose()
 
@@ -133,7 +135,6 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
-        dependencies=[Depends(requests.strict_query)],
     )
     app.state.admin_totp_required = settings.admin_totp_required
     app.state.issuers = Issuers(settings.oidc_issuers)
@@ -160,9 +161,7 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
             max_age=600,
         )
     app.add_middleware(requests.Trace)
-    for noun in NOUNS:
-        app.include_router(noun.router, prefix="/v1")
-    app.include_router(oauth.router)
-    app.include_router(health.router)
+    for noun in NOUNS:  # as they are: what is included is matched twice, and half as fast
+        app.router.routes.extend(noun.router.routes)
     documents.install(app)
     return app

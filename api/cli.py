@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -68,7 +68,7 @@ def serve(
         }
         typer.echo(f"Nối Dài on http://{host}:{port} (docs at /docs)", err=True)
         uvicorn.run(
-            "api.cli:service",
+            "api.serving:service",
             factory=True,
             host=host,
             port=port,
@@ -80,15 +80,6 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=15,
         )
-
-
-def service() -> Any:
-    """Return the application for a worker process of `serve`, which set the environment."""
-    from api.app import create_app
-
-    return create_app(
-        load_settings(), os.environ["NOIDAI_APP_URL"], os.environ["NOIDAI_APP_SECRET"]
-    )
 
 
 @app.command()

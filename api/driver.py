@@ -12,7 +12,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 from uuid import uuid4
 
@@ -121,23 +120,75 @@ class Together:
                 kept.set_result(None)
 
 
-@dataclass(frozen=True)
 class Hot:
-    """What hot paths run on: statements that are transactions of their own, and readings kept."""
+    """What hot paths run on: statements that are transactions of their own, and readings kept.
 
-    pool: asyncpg.Pool
-    readings: Together
+    Connections of the pool, held for good and used one by one, the last used first: to take one
+    and give it back through the pool costs as much as a statement. One on which anything failed
+    goes back to the pool, which sees to it that it is whole.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, readings: str) -> None:
+        """Take every connection of the pool as it is needed; `readings` is kept `Together`."""
+        self._pool = pool
+        self._free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
+        for _ in range(pool.get_max_size()):
+            self._free.put_nowait(None)
+        self.readings = Together(self, readings)
+
+    async def _take(self) -> Any:
+        connection = await self._free.get()
+        if connection is not None and not connection.is_closed():
+            return connection
+        try:
+            if connection is not None:
+                await self._pool.release(connection)
+            return await self._pool.acquire()
+        except BaseException:
+            self._free.put_nowait(None)
+            raise
+
+    async def _mend(self, connection: Any) -> None:
+        try:
+            await self._pool.release(connection)
+        finally:
+            self._free.put_nowait(None)
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
         """Return the rows of a statement."""
-        return cast("list[Any]", await self.pool.fetch(query, *arguments))
+        connection = await self._take()
+        try:
+            rows: list[Any] = await connection.fetch(query, *arguments)
+        except BaseException:
+            await self._mend(connection)
+            raise
+        self._free.put_nowait(connection)
+        return rows
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """Lend a connection for several statements."""
+        connection = await self._take()
+        try:
+            yield connection
+        except BaseException:
+            await self._mend(connection)
+            raise
+        self._free.put_nowait(connection)
+
+    async def close(self) -> None:
+        """Close every connection, once nothing is under way."""
+        for _ in range(self._pool.get_max_size()):
+            if connection := await self._free.get():
+                await self._pool.release(connection)
+        await self._pool.close()
 
 
 @asynccontextmanager
 async def attempt(database: Connection) -> AsyncIterator[Connection]:
     """Open a transaction, or a savepoint within one: undone by any exception."""
     if isinstance(database, Hot):
-        async with database.pool.acquire() as connection, connection.transaction():
+        async with database.connection() as connection, connection.transaction():
             yield connection
     else:
         async with cast("Any", database).transaction():

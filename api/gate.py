@@ -14,7 +14,6 @@ from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 from redis.asyncio import ConnectionPool
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -65,8 +64,8 @@ class Shares:
         if self._pool is not None:
             await self._pool.aclose()
 
-    async def take(self, who: str) -> tuple[bool, dict[str, str]]:
-        """Count a request; return whether it is within the limit, and the headers that tell.
+    async def take(self, who: str) -> tuple[int, dict[str, str]]:
+        """Count a request; return the seconds to wait, if any, and the headers that tell.
 
         While Redis is away nobody is counted: to be open is better than to be down.
         """
@@ -75,10 +74,10 @@ class Shares:
             reset, left = await self._counter.get_window_stats(self.limit, who)
         except StorageError:
             log.exception("requests cannot be counted")
-            return True, {}
+            return 0, {}
         seconds = max(1, round(reset - clock.now().timestamp()))
         told = {"ratelimit-policy": self.policy, "ratelimit": f'"default";r={left};t={seconds}'}
-        return within, told if within else told | {"retry-after": str(seconds)}
+        return 0 if within else seconds, told
 
 
 class Gate:
@@ -97,15 +96,16 @@ class Gate:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        within, told = await self.shares.take(_who(request))
+        wait, told = await self.shares.take(_who(request))
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(told)
+                headers = [(name.encode(), value.encode()) for name, value in told.items()]
+                message["headers"] = [*message["headers"], *headers]
             await send(message)
 
-        if not within:
-            await answer(request, RateLimited(int(told["retry-after"])))(scope, receive, tell)
+        if wait:
+            await answer(request, RateLimited(wait))(scope, receive, tell)
         elif self.places == 0:
             await answer(request, Unavailable())(scope, receive, tell)
         else:

@@ -2,30 +2,23 @@
 
 import logging
 import re
-from collections import Counter
-from typing import Any, get_args, get_origin
 
 import asyncpg
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import ids
 from api.errors import (
-    FieldError,
     Internal,
     MethodNotAllowed,
     NotFound,
     Refusal,
     UnsupportedMediaType,
-    ValidationFailed,
 )
 from api.problems import (
     MEDIA_TYPE,
@@ -34,20 +27,21 @@ from api.problems import (
     from_status,
     from_validation,
     language_of,
-    pointer_of,
 )
 
 log = logging.getLogger("noidai")
 SUSPECT = frozenset({"invalid_credentials", "otp_required", "insufficient_role", "rate_limited"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "x-frame-options": "DENY",
-    "strict-transport-security": "max-age=31536000",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"strict-transport-security", b"max-age=31536000"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"private, no-cache"),
+)
+"""Of every answer that does not say otherwise."""
 
 
 class Trace:
@@ -72,11 +66,10 @@ class Trace:
             nonlocal started
             started = True
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("cache-control", "private, no-cache")
+                said = {name for name, _ in message["headers"]}
+                ours = [header for header in _HEADERS if header[0] not in said]
+                named = (b"x-request-id", request_id.encode())
+                message["headers"] = [*message["headers"], *ours, named]
             await send(message)
 
         if _CONTROL.search(scope["path"]):  # no path has one, and not every handler bears one
@@ -89,43 +82,6 @@ class Trace:
             if started:
                 raise
             await answer(Request(scope), Internal())(scope, receive, send_with_headers)
-
-
-async def strict_query(request: Request) -> None:
-    """Refuse unknown query parameters, and repeats of one that takes a single value.
-
-    A typo is never ignored. Operations that have parameters declare them as one model, which
-    refuses unknown ones itself.
-    """
-    route = request.scope.get("route")
-    if not isinstance(route, APIRoute) or not request.query_params:
-        return
-    sent = Counter(name for name, _ in request.query_params.multi_items())
-    wrong = sorted(name for name, times in sent.items() if times > 1)
-    code = "duplicate"
-    if not route.dependant.query_params:
-        wrong, code = sorted(sent), "unknown_parameter"
-    elif wrong:
-        lists = _lists(route)
-        wrong = [name for name in wrong if name not in lists]
-    if wrong:
-        raise ValidationFailed(
-            *(FieldError(pointer_of(["query", name]), code) for name in wrong[:20])
-        )
-
-
-def _lists(route: APIRoute) -> set[str]:
-    """Return the query parameters that may be repeated."""
-    fields: dict[str, Any] = {}
-    for parameter in route.dependant.query_params:
-        kind: Any = parameter.field_info.annotation
-        is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
-        fields |= kind.model_fields if is_model else {parameter.name: parameter.field_info}
-    return {
-        field.alias or name
-        for name, field in fields.items()
-        if any(get_origin(k) is list for k in (field.annotation, *get_args(field.annotation)))
-    }
 
 
 def _allowed(request: Request) -> str:

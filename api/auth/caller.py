@@ -7,6 +7,7 @@ from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -83,7 +84,7 @@ class Caller:
         if permission is Permission.aggregates_read:
             reaches = dict.fromkeys(FACT_READS, self.reach(permission))
             scopes = written({**self.reaches, **reaches})
-        return replace(self, scopes=scopes, said=said, context=json.dumps(said))
+        return replace(self, scopes=scopes, said=said, context=to_json(said).decode())
 
     def holds(self, now: datetime) -> bool:
         """Tell whether what was read of the caller is still so, unless the database says else."""

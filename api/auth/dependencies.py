@@ -41,12 +41,9 @@ async def _session(request: Request) -> AsyncIterator[AsyncSession]:
 Session = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
-async def _hot(request: Request) -> Hot:
-    """Give what runs hot statements."""
+def hot_of(request: Request) -> Hot:
+    """Return what runs hot statements."""
     return cast("Hot", request.app.state.hot)
-
-
-HotConnection = Annotated[Hot, Depends(_hot)]
 
 
 def tokens_of(request: Request) -> Tokens:

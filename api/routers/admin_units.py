@@ -21,7 +21,7 @@ from api.routers.answers import IfMatch, created, holds, paged, preferred, tagge
 from api.routers.idempotency import Keyed
 from api.services import admin_units, villages
 
-router = APIRouter(prefix="/admin-units", tags=["admin-units"], route_class=Keyed)
+router = APIRouter(prefix="/v1/admin-units", tags=["admin-units"], route_class=Keyed)
 
 
 GEOJSON = "application/geo+json"

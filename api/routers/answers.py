@@ -83,7 +83,7 @@ def created[Resource: Output](
     """Answer 201 with `Location`, or 200 when the same create was accepted before."""
     resource, is_new = outcome
     response.status_code = 201 if is_new else 200
-    response.headers["Location"] = f"{request.url.path.rstrip('/')}/{resource.id}"
+    response.headers["Location"] = f"{request.scope['path'].rstrip('/')}/{resource.id}"
     return tagged(response, resource)
 
 

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 from api.auth.dependencies import AuditReader, Session
 from api.models.audit_entries import AuditEntryPage, AuditEntryQuery, AuditEntryRead
 from api.routers.answers import paged
+from api.routers.routes import Strict
 from api.services import audit
 
-router = APIRouter(prefix="/audit-entries", tags=["audit"])
+router = APIRouter(prefix="/v1/audit-entries", tags=["audit"], route_class=Strict)
 
 
 @router.get("", operation_id="list_audit_entries")

@@ -5,9 +5,10 @@ from fastapi import APIRouter, Request
 from api.auth.dependencies import BatchWriter, Session
 from api.models.batch import BatchCreate, BatchRead
 from api.problems import language_of
+from api.routers.routes import Strict
 from api.services import batch
 
-router = APIRouter(prefix="/batch", tags=["batch"])
+router = APIRouter(prefix="/v1/batch", tags=["batch"], route_class=Strict)
 
 
 @router.post("", operation_id="run_batch", status_code=207)

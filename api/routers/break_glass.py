@@ -16,7 +16,7 @@ from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.idempotency import Keyed
 from api.services import break_glass
 
-router = APIRouter(prefix="/break-glass", tags=["identity"], route_class=Keyed)
+router = APIRouter(prefix="/v1/break-glass", tags=["identity"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_break_glass")

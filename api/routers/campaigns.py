@@ -19,7 +19,7 @@ from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.idempotency import Keyed
 from api.services import campaign_progress, campaigns
 
-router = APIRouter(prefix="/campaigns", tags=["campaigns"], route_class=Keyed)
+router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_campaigns")

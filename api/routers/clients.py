@@ -7,9 +7,10 @@ from fastapi import APIRouter, Request, Response
 from api.auth.dependencies import PrincipalWriter, Session
 from api.models.principals import ClientCreate, ClientRead, ClientSecret, PublicKeys
 from api.routers.answers import created, tagged
+from api.routers.routes import Strict
 from api.services import principals
 
-router = APIRouter(prefix="/clients", tags=["identity"])
+router = APIRouter(prefix="/v1/clients", tags=["identity"], route_class=Strict)
 
 
 @router.post("", operation_id="create_client", status_code=201)

@@ -19,7 +19,7 @@ from api.routers.idempotency import Keyed
 from api.services import closed_periods
 from api.services.closed_revisions import Revisions
 
-router = APIRouter(prefix="/closed-periods", tags=["closed-periods"], route_class=Keyed)
+router = APIRouter(prefix="/v1/closed-periods", tags=["closed-periods"], route_class=Keyed)
 
 
 async def _take_turn(request: Request) -> AsyncIterator[None]:

@@ -19,7 +19,7 @@ from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.idempotency import Keyed
 from api.services import commendation_facts, commendations
 
-router = APIRouter(prefix="/commendations", tags=["commendations"], route_class=Keyed)
+router = APIRouter(prefix="/v1/commendations", tags=["commendations"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_commendations")

@@ -18,7 +18,7 @@ from api.routers.answers import created, paged, tagged
 from api.routers.idempotency import Keyed
 from api.services import data_subject_requests, subject_export
 
-router = APIRouter(prefix="/data-subject-requests", tags=["identity"], route_class=Keyed)
+router = APIRouter(prefix="/v1/data-subject-requests", tags=["identity"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_data_subject_requests")

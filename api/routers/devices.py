@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 from api.auth.dependencies import DeviceWriter, Session
 from api.models.devices import DeviceCreate, DeviceEnrolment, DevicePage, DeviceQuery, DeviceRead
 from api.routers.answers import NO_STORE, IfMatch, created, paged, tagged
+from api.routers.routes import Strict
 from api.services import devices
 
-router = APIRouter(prefix="/devices", tags=["identity"])
+router = APIRouter(prefix="/v1/devices", tags=["identity"], route_class=Strict)
 
 
 @router.get("", operation_id="list_devices")

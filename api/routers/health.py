@@ -5,8 +5,9 @@ from fastapi import APIRouter, Request
 from api.db import is_ready
 from api.errors import Unavailable
 from api.models.health import Health
+from api.routers.routes import Strict
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = APIRouter(prefix="/health", tags=["health"], route_class=Strict)
 
 
 @router.get("/live", operation_id="get_liveness")

@@ -20,7 +20,7 @@ from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
 from api.routers.idempotency import Keyed
 from api.services import consent_entries, households, upserts
 
-router = APIRouter(prefix="/households", tags=["households"], route_class=Keyed)
+router = APIRouter(prefix="/v1/households", tags=["households"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_households")

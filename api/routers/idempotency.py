@@ -7,9 +7,9 @@ from functools import wraps
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Request, Response
-from fastapi.routing import APIRoute
 
 from api.errors import FieldError, ValidationFailed
+from api.routers.routes import Strict
 from api.services import idempotency
 
 REPLAYED: Final = "Idempotent-Replayed"
@@ -17,7 +17,7 @@ _FORM: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _KEPT: Final = ("content-type", "etag", "location")
 
 
-class Keyed(APIRoute):
+class Keyed(Strict):
     """A route that, where it is a POST, takes an `Idempotency-Key`.
 
     For routers whose answers carry no secret. The endpoint's `session` and `caller` are where the
@@ -28,9 +28,8 @@ class Keyed(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **how: Any) -> None:
         """Let the endpoint of a POST take a key."""
         takes = "session" in inspect.signature(endpoint).parameters
-        if "POST" in (how.get("methods") or ()) and takes:
-            endpoint = _keyed(endpoint)
-        super().__init__(path, endpoint, **how)
+        self.keyed = "POST" in (how.get("methods") or ()) and takes
+        super().__init__(path, _keyed(endpoint) if self.keyed else endpoint, **how)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Keep the answer to a request with a key, before its transaction is over."""
@@ -47,7 +46,7 @@ class Keyed(APIRoute):
                 await idempotency.keep(key, idempotency.Answer(response.status_code, headers, body))
             return response
 
-        return handle_and_keep
+        return handle_and_keep if self.keyed else handle
 
 
 async def _given(

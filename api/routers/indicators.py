@@ -19,7 +19,7 @@ from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.idempotency import Keyed
 from api.services import indicators
 
-router = APIRouter(prefix="/indicators", tags=["indicators"], route_class=Keyed)
+router = APIRouter(prefix="/v1/indicators", tags=["indicators"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_indicators")

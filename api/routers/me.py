@@ -10,9 +10,10 @@ from api.models.identities import IdentityPage, IdentityQuery, IdentityRead, IdT
 from api.models.principals import MeRead, PasswordChange
 from api.models.totp import OtpGiven, RecoveryCodes, TotpStart
 from api.routers.answers import NO_STORE, paged
+from api.routers.routes import Strict
 from api.services import identities, me, totp
 
-router = APIRouter(prefix="/me", tags=["identity"])
+router = APIRouter(prefix="/v1/me", tags=["identity"], route_class=Strict)
 
 
 @router.get("", operation_id="get_me")

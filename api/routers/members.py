@@ -19,7 +19,7 @@ from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
 from api.routers.idempotency import Keyed
 from api.services import members, upserts
 
-router = APIRouter(prefix="/members", tags=["members"], route_class=Keyed)
+router = APIRouter(prefix="/v1/members", tags=["members"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_members")

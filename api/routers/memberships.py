@@ -6,9 +6,10 @@ from fastapi import APIRouter, Response
 
 from api.auth.dependencies import MemberWriter, Session
 from api.models.members import MembershipPut, MembershipRead
+from api.routers.routes import Strict
 from api.services import memberships
 
-router = APIRouter(prefix="/memberships", tags=["members"])
+router = APIRouter(prefix="/v1/memberships", tags=["members"], route_class=Strict)
 
 
 @router.put("/{team_id}/{member_id}", operation_id="put_membership")

@@ -7,9 +7,10 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from api.auth.dependencies import Session, tokens_of
+from api.routers.routes import Strict
 from api.services import oauth
 
-router = APIRouter(tags=["identity"])
+router = APIRouter(tags=["identity"], route_class=Strict)
 Field = Annotated[str | None, Form(max_length=512)]
 Assertion = Annotated[str | None, Form(max_length=4096)]
 

@@ -18,10 +18,11 @@ from api.models.observations import (
     ObservationVersion,
 )
 from api.routers.answers import PRIVATE, known_tags, preferred
+from api.routers.routes import Strict
 from api.services.observation_answers import Answers, Seen
 from api.services.observation_streams import Streams
 
-router = APIRouter(prefix="/observations", tags=["observations"])
+router = APIRouter(prefix="/v1/observations", tags=["observations"], route_class=Strict)
 
 COLUMNS: Final = {
     "INDICATOR": "indicator",

@@ -19,7 +19,7 @@ from api.routers.answers import created, paged, tagged
 from api.routers.idempotency import Keyed
 from api.services import reorganisation_reverts, reorganisations
 
-router = APIRouter(prefix="/reorganisations", tags=["admin-units"], route_class=Keyed)
+router = APIRouter(prefix="/v1/reorganisations", tags=["admin-units"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_reorganisations")

@@ -9,11 +9,12 @@ from api.auth.dependencies import AggregateReader, Session
 from api.models.reports import Report, ReportQuery
 from api.problems import language_of
 from api.routers.answers import PRIVATE, preferred
+from api.routers.routes import Strict
 from api.services import reports
 from api.services.report_workbook import workbook_of
 from api.services.workbooks import XLSX
 
-router = APIRouter(prefix="/reports", tags=["reports"])
+router = APIRouter(prefix="/v1/reports", tags=["reports"], route_class=Strict)
 
 
 @router.get(

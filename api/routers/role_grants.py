@@ -11,7 +11,7 @@ from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.idempotency import Keyed
 from api.services import role_grants
 
-router = APIRouter(prefix="/role-grants", tags=["identity"], route_class=Keyed)
+router = APIRouter(prefix="/v1/role-grants", tags=["identity"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_role_grants")

@@ -17,7 +17,7 @@ from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.idempotency import Keyed
 from api.services import service_types
 
-router = APIRouter(prefix="/service-types", tags=["service-types"], route_class=Keyed)
+router = APIRouter(prefix="/v1/service-types", tags=["service-types"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_service_types")

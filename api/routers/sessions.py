@@ -5,9 +5,10 @@ from fastapi import APIRouter, Request, Response
 from api.auth.dependencies import Oneself, Session, issuers_of, tokens_of
 from api.models.sessions import SessionCreate, SessionRefresh, TokenRead
 from api.routers.answers import NO_STORE
+from api.routers.routes import Strict
 from api.services import sessions, signing_in
 
-router = APIRouter(tags=["identity"])
+router = APIRouter(prefix="/v1", tags=["identity"], route_class=Strict)
 
 
 @router.post("/sessions", operation_id="create_session", status_code=201)

@@ -11,10 +11,10 @@ from api.auth.dependencies import (
     EventVerifier,
     EventVoider,
     EventWriter,
-    HotConnection,
     HotEventReader,
     HotEventWriter,
     Session,
+    hot_of,
 )
 from api.models.event_versions import (
     EventDecision,
@@ -42,41 +42,39 @@ from api.services import (
     upserts,
 )
 
-router = APIRouter(prefix="/support-events", tags=["support-events"], route_class=Keyed)
+router = APIRouter(prefix="/v1/support-events", tags=["support-events"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_support_events", response_model=SupportEventPage)
 async def list_support_events(
-    database: HotConnection,
     caller: HotEventReader,
     query: Annotated[SupportEventQuery, Query()],
     request: Request,
 ) -> Response:
     """List the events in scope."""
-    listed = await event_lists.list_support_events(database, caller, query)
+    listed = await event_lists.list_support_events(hot_of(request), caller, query)
     response = Response(listed.body, media_type="application/json")
     return linked(request, response, listed.next_cursor)
 
 
 @router.post("", operation_id="create_support_event", status_code=201)
 async def create_support_event(
-    database: HotConnection,
     caller: HotEventWriter,
     body: SupportEventCreate,
     request: Request,
     response: Response,
 ) -> SupportEventRead:
     """Record one act of help by a team in the caller's scope."""
-    return created(
-        request, response, await support_events.create_support_event(database, caller, body)
-    )
+    outcome = await support_events.create_support_event(hot_of(request), caller, body)
+    return created(request, response, outcome)
 
 
 @router.get("/{support_event_id}", operation_id="get_support_event")
 async def get_support_event(
-    database: HotConnection, caller: HotEventReader, support_event_id: UUID, response: Response
+    caller: HotEventReader, support_event_id: UUID, request: Request, response: Response
 ) -> SupportEventRead:
     """Return an event."""
+    database = hot_of(request)
     return tagged(
         response, await support_events.get_support_event(database, caller, support_event_id)
     )

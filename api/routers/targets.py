@@ -33,7 +33,7 @@ from api.routers.idempotency import Keyed
 from api.services import allocations, target_progress, targets
 from api.services.target_answers import TargetAnswers
 
-router = APIRouter(prefix="/targets", tags=["targets"], route_class=Keyed)
+router = APIRouter(prefix="/v1/targets", tags=["targets"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_targets")

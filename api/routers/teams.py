@@ -12,7 +12,7 @@ from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
 from api.routers.idempotency import Keyed
 from api.services import teams, upserts
 
-router = APIRouter(prefix="/teams", tags=["teams"], route_class=Keyed)
+router = APIRouter(prefix="/v1/teams", tags=["teams"], route_class=Keyed)
 
 
 @router.get("", operation_id="list_teams")

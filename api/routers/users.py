@@ -8,7 +8,7 @@ from api.routers.answers import created
 from api.routers.idempotency import Keyed
 from api.services import principals
 
-router = APIRouter(prefix="/users", tags=["identity"], route_class=Keyed)
+router = APIRouter(prefix="/v1/users", tags=["identity"], route_class=Keyed)
 
 
 @router.post("", operation_id="create_user", status_code=201)

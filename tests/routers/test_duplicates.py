@@ -196,7 +196,7 @@ async def test_a_placeholder_for_people_is_found_by_its_index(
         select sum(idx_tup_fetch + seq_tup_read) from pg_stat_user_tables
         where relname = 'support_event'
     """)
-    async with app.state.hot.pool.acquire() as connection:
+    async with app.state.hot.connection() as connection:
         await connection.execute("select pg_stat_force_next_flush()")
     async with superuser.connect() as connection:
         assert (await connection.scalar(reads) or 0) < 500

@@ -4,7 +4,7 @@ The trap: the newest rows of one commune, found by walking everybody's newest ro
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from api import ids
 from api.auth.caller import enter
 from api.auth.permissions import Permission
 from api.db import transaction
+from api.driver import Hot, Together
 from api.models.role_grants import Role
 from api.services import event_rows
 from tests.bench.villages import VILLAGES
@@ -67,15 +68,20 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @dataclass
 class Noting:
-    """A pool that notes the statements sent through it."""
+    """What runs hot statements, and notes them."""
 
-    pool: Any
+    hot: Hot
     sent: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+
+    @property
+    def readings(self) -> Together:
+        """What keeps readings."""
+        return self.hot.readings
 
     async def fetch(self, query: str, *values: Any) -> Any:
         """Note a statement, and send it."""
         self.sent.append((query, values))
-        return await self.pool.fetch(query, *values)
+        return await self.hot.fetch(query, *values)
 
 
 async def plans(app: FastAPI, person: Person, path: str) -> list[dict[str, Any]]:
@@ -86,10 +92,10 @@ async def plans(app: FastAPI, person: Person, path: str) -> list[dict[str, Any]]
         sent.append((statement, values))
 
     engine, hot = app.state.engine, app.state.hot
-    noting = Noting(hot.pool)
+    noting = Noting(hot)
     await person.get(path)  # the caller is known from here on
     hooks.listen(engine.sync_engine, "before_cursor_execute", note)
-    app.state.hot = replace(hot, pool=noting)
+    app.state.hot = noting
     response = await person.get(path)
     app.state.hot = hot
     hooks.remove(engine.sync_engine, "before_cursor_execute", note)
