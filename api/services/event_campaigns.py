@@ -12,22 +12,28 @@ CAMPAIGNS: Final = """
     campaign as (
         select c.* from entered cross join lateral (
             select id, unit_key, starts_on, ends_on, service_types from campaign
-            where id = any ({ids}::uuid[]) and deleted_at is null
-              and entered.scopes is not null offset 0) c)
+            where id = any ($7::uuid[]) and deleted_at is null
+              and entered.scopes is not null offset 0) c
+    ), spot as (
+        select distinct u.id, u.key
+        from unnest($8::uuid[], $9::uuid[]) as fact (team_id, unit_id)
+        join home on home.id = fact.team_id
+        join admin_unit u on u.id = coalesce(fact.unit_id, home.unit_id))
 """
-"""A common table behind `entered`: what the caller may see of some campaigns."""
+"""Common tables behind `entered` and `home`: what the caller may see of some campaigns, and the
+units of the events that name them."""
 FOUND: Final = """
-    select 'campaign' as kind, id, null::uuid as other_id, null::date, starts_on, ends_on,
+    select 'campaign' as kind, id, null::uuid as other_id, starts_on, ends_on,
         (select string_agg(code, ' ') from service_type
          where code = any (service_types) or parent_code = any (service_types)),
         null::integer, null::integer, null::integer
     from campaign
-    union all select 'inside', c.id, l.unit_id, null, null, null, null, null, null, null
-    from campaign c cross join place l
-    join placement p on p.unit_key = l.unit_key and p.ancestor_key = c.unit_key
+    union all select 'inside', c.id, spot.id, null, null, null, null, null, null
+    from campaign c cross join spot
+    join placement p on p.unit_key = spot.key and p.ancestor_key = c.unit_key
          and p.during @> c.starts_on
 """
-"""Their rows, and which of the units in `place` lie in theirs, in the tree of their first day."""
+"""Their rows, and which of the units lie in theirs, in the tree of their first day."""
 
 
 class Campaign(NamedTuple):

@@ -4,7 +4,7 @@ A fixed number of statements, whatever the number of events.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,8 +20,16 @@ from api.models.support_events import (
     SupportEventCreate,
 )
 from api.services import event_rows, external_ids
-from api.services.event_references import Fact, Team, faults, gather, judge, locate
-from api.services.places import Place
+from api.services.event_references import (
+    Fact,
+    References,
+    Team,
+    faults,
+    gather,
+    judge,
+    locate,
+)
+from api.services.places import Place, known_places
 from api.services.writing import content_of
 
 RESOURCE = "support_events"
@@ -71,45 +79,79 @@ async def insert_events(
 ) -> list[Taken | Refusal]:
     """Insert what holds; return each event as it is now and whether it is new, or its refusal.
 
-    What was accepted before stays so, though a team may have been dissolved since. At most five
-    statements, whatever the number of events (two for new ones without external ids).
+    What was accepted before stays so, though a team may have been dissolved since. Where units lie
+    is known from former requests, as long as the tree is the one that they read; what was refused
+    by it is judged once more, by the tree as it stands. A fixed number of statements, whatever the
+    number of events (two for new ones without external ids, of known places).
     """
-    row_ids = [item.id or ids.new_id() for item in given]
-    contents = [content_of(caller, item) for item in given]
-    facts = [_fact(item) for item in given]
-    found = await gather(database, caller, facts)
-    outcomes: dict[int, Refusal] = {}
+    items = [
+        _Item(item, item.id or ids.new_id(), content_of(caller, item), _fact(item))
+        for item in given
+    ]
+    tree = caller.tree.version
+    known = known_places(tree)
+    found = await gather(database, caller, [item.fact for item in items], known)
+    known |= found.places
+    outcomes = await _take(database, caller, items, found, tree if found.recalled else None)
+    refused = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Refusal)]
+    if refused and found.recalled:
+        left = [items[n] for n in refused]
+        found = await gather(database, caller, [item.fact for item in left])
+        again = await _take(database, caller, left, found, None)
+        for n, outcome in zip(refused, again, strict=True):
+            outcomes[n] = outcome
+    return outcomes
+
+
+class _Item(NamedTuple):
+    """An event on its way in."""
+
+    given: SupportEventCreate
+    row_id: UUID
+    content: bytes
+    fact: Fact
+
+
+async def _take(
+    database: Connection,
+    caller: Caller,
+    items: Sequence[_Item],
+    found: References,
+    tree: UUID | None,
+) -> list[Taken | Refusal]:
+    """Judge events by what they refer to, and insert what holds if the tree still stands."""
+    refusals: dict[int, Refusal] = {}
     rows: dict[UUID, dict[str, Any]] = {}
     now = clock.now()
-    for index, (row_id, fact) in enumerate(zip(row_ids, facts, strict=True)):
-        judged = judge(caller, fact, found)
+    for index, item in enumerate(items):
+        judged = judge(caller, item.fact, found)
         if isinstance(judged, Refusal):
-            outcomes[index] = judged
-        elif row_id not in rows:  # the second of a pair with one id finds the first below
-            rows[row_id] = _columns(caller, given[index], *judged) | {
-                "id": row_id,
+            refusals[index] = judged
+        elif item.row_id not in rows:  # the second of a pair with one id finds the first below
+            rows[item.row_id] = _columns(caller, item.given, *judged) | {
+                "id": item.row_id,
                 "version": 1,
                 "created_at": now,
                 "updated_at": now,
                 "created_by": caller.id,
-                "content_hash": contents[index],
+                "content_hash": item.content,
             }
-    made, refused = await _insert(database, caller, rows)
-    doubtful = _unsettled(rows, made, refused) | {row_ids[index] for index in outcomes}
+    made, refused = await _insert(database, caller, rows, tree)
+    doubtful = _unsettled(rows, made, refused) | {items[index].row_id for index in refusals}
     known = await event_rows.read(database, caller, doubtful)
     for row_id, twin in made.items():
         known[row_id] = rows[row_id]
         known[row_id]["possible_duplicate_of"] = twin
     result: list[Taken | Refusal] = []
-    for index, (row_id, content) in enumerate(zip(row_ids, contents, strict=True)):
-        row = known.get(row_id)
-        if row is not None and row["content_hash"] == content:
-            result.append((row, row_id in made))
-            made.pop(row_id, None)
-        elif row is None and index in outcomes:
-            result.append(outcomes[index])
-        elif row is None and row_id in refused:
-            result.append(refused[row_id])
+    for index, item in enumerate(items):
+        row = known.get(item.row_id)
+        if row is not None and row["content_hash"] == item.content:
+            result.append((row, item.row_id in made))
+            made.pop(item.row_id, None)
+        elif row is None and index in refusals:
+            result.append(refusals[index])
+        elif row is None and item.row_id in refused:
+            result.append(refused[item.row_id])
         else:
             result.append(IdConflict())
     return result
@@ -123,7 +165,10 @@ def _unsettled(rows: Mapping[UUID, Any], *settled: Mapping[UUID, Any]) -> set[UU
 
 
 async def _insert(
-    database: Connection, caller: Caller, rows: Mapping[UUID, dict[str, Any]]
+    database: Connection,
+    caller: Caller,
+    rows: Mapping[UUID, dict[str, Any]],
+    tree: UUID | None,
 ) -> tuple[dict[UUID, UUID | None], dict[UUID, Refusal]]:
     """Insert rows whose id is free; return the new ones, and why others were not taken.
 
@@ -134,9 +179,9 @@ async def _insert(
     while rows:
         named = {row_id: row["external_ids"] for row_id, row in rows.items() if row["external_ids"]}
         if not named:
-            return await event_rows.insert(database, caller, rows.values()), refused
+            return await event_rows.insert(database, caller, rows.values(), tree), refused
         try:
-            return await _insert_named(database, caller, rows, named), refused
+            return await _insert_named(database, caller, rows, named, tree), refused
         except _TakenError as error:
             refused |= error.rows
             rows = {row_id: row for row_id, row in rows.items() if row_id not in refused}
@@ -156,10 +201,11 @@ async def _insert_named(
     caller: Caller,
     rows: Mapping[UUID, dict[str, Any]],
     named: Mapping[UUID, Mapping[str, str]],
+    tree: UUID | None,
 ) -> dict[UUID, UUID | None]:
     """Insert rows with their external ids, all or, if any of these is taken, none."""
     async with attempt(database) as within:
-        made = await event_rows.insert(within, caller, rows.values())
+        made = await event_rows.insert(within, caller, rows.values(), tree)
         mine = {row_id: names for row_id, names in named.items() if row_id in made}
         if taken := await external_ids.claim_all(within, caller, RESOURCE, mine):
             raise _TakenError(taken)

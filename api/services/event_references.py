@@ -7,6 +7,7 @@ their own day.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -21,13 +22,12 @@ from api.models.role_grants import Role
 from api.models.types import Level
 from api.services.event_campaigns import CAMPAIGNS, FOUND, Campaigns
 from api.services.places import (
-    PLACES,
     Asked,
     Found,
     Gone,
     Place,
     find_successors,
-    found_of,
+    read_places,
     refusal_of,
 )
 
@@ -69,6 +69,8 @@ class References:
     places: dict[Asked, Found] = field(default_factory=dict)
     successors: Mapping[UUID, list[dict[str, Any]]] = field(default_factory=dict)
     campaigns: Campaigns = field(default_factory=Campaigns)
+    recalled: bool = False
+    """Whether any of the places was known before."""
 
 
 @dataclass(slots=True)
@@ -91,71 +93,59 @@ class Fact:
 
 
 _REFERENCES = f"""
-{ENTERED}, fact as (
-    select * from unnest($3::uuid[], $4::uuid[], $5::date[]) as f (team_id, unit_id, day)
-), home as materialized (
+{ENTERED}, home as materialized (
     select t.* from entered cross join lateral (
         select id, unit_id, unit_key, commune_key, province_key, founded_on, dissolved_on
         from team
-        where id = any ($3) and deleted_at is null and entered.scopes is not null offset 0) t
+        where id = any ($3::uuid[]) and deleted_at is null
+          and entered.scopes is not null offset 0) t
 ), house as (
     select h.* from entered cross join lateral (
         select id, unit_key, commune_key, province_key from household
-        where id = any ($6::uuid[]) and deleted_at is null and redacted_at is null
+        where id = any ($4::uuid[]) and deleted_at is null and redacted_at is null
           and entered.scopes is not null offset 0) h
 ), stay as (
     select m.* from entered cross join lateral (
         select team_id, member_id, joined_on, left_on from membership
-        where member_id = any ($7::uuid[]) and team_id = any ($3)
+        where member_id = any ($5::uuid[]) and team_id = any ($3::uuid[])
           and entered.scopes is not null offset 0) m
-), service as (
-    select code, status, active_from, active_to, province_key
-    from service_type where code = any ($8::text[]) and deleted_at is null
-), asked as (
-    select distinct a.unit_id, a.day
-    from fact f join home t on t.id = f.team_id
-    cross join lateral (
-        values (coalesce(f.unit_id, t.unit_id), f.day), (t.unit_id, f.day)
-        union all select t.unit_id, $9::date where exists (
-            select from service where province_key is not null)) as a (unit_id, day)
-), place as ({PLACES})
+)
 """  # noqa: S608 - constants
 _ROWS = """
-select 'home' as kind, id, unit_id as other_id, null::date as day, founded_on as first,
-       dissolved_on as last, null::text as name, unit_key, commune_key, province_key
+select 'home' as kind, id, unit_id as other_id, founded_on as first, dissolved_on as last,
+       null::text as name, unit_key, commune_key, province_key
 from home
-union all select 'house', id, null, null, null, null, null, unit_key, commune_key, province_key
-from house
-union all select 'stay', team_id, member_id, null, joined_on, left_on, null, null, null, null
-from stay
-union all select 'place', unit_id, null, day, valid_from, valid_to, level, unit_key, commune_key,
-    province_key from place
-union all select status, null, null, null, active_from, active_to, code, null, null, province_key
-from service
+union all select 'house', id, null, null, null, null, unit_key, commune_key, province_key from house
+union all select 'stay', team_id, member_id, joined_on, left_on, null, null, null, null from stay
+union all select status, null, null, active_from, active_to, code, null, null, province_key
+from service_type where code = any ($6::text[]) and deleted_at is null
 """
 _GATHER = _REFERENCES + _ROWS
-_GATHER_CAMPAIGNS = f"{_REFERENCES}, {CAMPAIGNS.format(ids='$10')} {_ROWS} union all {FOUND}"
+_GATHER_CAMPAIGNS = f"{_REFERENCES}, {CAMPAIGNS} {_ROWS} union all {FOUND}"
 """The same with what few events name, and all would pay for."""
 
 
-async def gather(database: Connection, caller: Caller, facts: Sequence[Fact]) -> References:
-    """Read all that the facts refer to, in one statement.
+async def gather(
+    database: Connection,
+    caller: Caller,
+    facts: Sequence[Fact],
+    known: Mapping[Asked, Found] = MappingProxyType({}),
+) -> References:
+    """Read all that the facts refer to, in one statement, and one for places that are not known.
 
-    (A second one tells what became of units that are gone.)
+    (A third one tells what became of units that are gone.)
     """
     campaigns = list({fact.campaign_id for fact in facts} - {None})
+    spots = [fact.team_id for fact in facts], [fact.unit_id for fact in facts]
     rows = await database.fetch(
         _GATHER_CAMPAIGNS if campaigns else _GATHER,
         caller.scopes,
         caller.context,
-        [fact.team_id for fact in facts],
-        [fact.unit_id for fact in facts],
-        [fact.day for fact in facts],
+        list({fact.team_id for fact in facts}),
         list({fact.household_id for fact in facts} - {None}),
         list({member for fact in facts for member in fact.member_ids}),
         list({fact.service_type for fact in facts}),
-        clock.today(),
-        *([campaigns] if campaigns else ()),
+        *((campaigns, *spots) if campaigns else ()),
     )
     found = References()
     teams, households = (
@@ -163,10 +153,8 @@ async def gather(database: Connection, caller: Caller, facts: Sequence[Fact]) ->
         for permission in (Permission.events_write, Permission.households_read)
     )
     for row in rows:
-        kind, id_, other_id, day, first, last, name, unit, commune, province = row
-        if kind == "place":
-            found.places[id_, day] = found_of(id_, day, first, last, name, unit, commune, province)
-        elif kind == "stay":
+        kind, id_, other_id, first, last, name, unit, commune, province = row
+        if kind == "stay":
             life = (first, last or date.max)
             found.stays.setdefault((id_, other_id), []).append(life)
         elif kind == "home":
@@ -180,8 +168,27 @@ async def gather(database: Connection, caller: Caller, facts: Sequence[Fact]) ->
             found.campaigns.learn(row)
         else:  # a service, by its status
             found.services[name] = Service(name, kind, first, last, province)
-    found.successors = await find_successors(database, found.places.values())
+    await _place(database, facts, found, known)
     return found
+
+
+async def _place(
+    database: Connection, facts: Sequence[Fact], found: References, known: Mapping[Asked, Found]
+) -> None:
+    """Find where the facts' units, and their teams', lie on the facts' days."""
+    wanted: set[Asked] = set()
+    for fact in facts:
+        if team := found.teams.get(fact.team_id):
+            wanted.add((team.unit_id, fact.day))
+            if fact.unit_id:
+                wanted.add((fact.unit_id, fact.day))
+    if any(service.province_key is not None for service in found.services.values()):
+        wanted |= {(team.unit_id, clock.today()) for team in found.teams.values()}
+    found.places = {asked: known[asked] for asked in wanted & known.keys()}
+    found.recalled = bool(found.places)
+    if lacking := wanted - known.keys():
+        found.places |= await read_places(database, lacking)
+    found.successors = await find_successors(database, found.places.values())
 
 
 def _spot(row: Mapping[str, Any]) -> Spot:

@@ -54,11 +54,13 @@ left join lateral ({earliest("$4")}) twin on true
 """  # noqa: S608 - constants
 
 
-def _insert_from(source: str, returning: str = "id") -> str:
+def _insert_from(source: str, tree: int, returning: str = "id") -> str:
+    """Return the insert; the parameter `tree` is the version that the places are of, if known."""
     return f"""
         insert into support_event ({_NAMES})
         select {_NAMES} from entered cross join {source}
         where entered.scopes is not null
+          and (${tree}::uuid is null or ${tree} = (select version from tree))
         order by id
         on conflict (id) do nothing
         returning {returning}
@@ -67,11 +69,11 @@ def _insert_from(source: str, returning: str = "id") -> str:
 
 _VALUES = ", ".join(f"${n}::{kind}" for n, kind in enumerate(_TYPES.values(), start=3))
 _ONE = f"(values ({_VALUES})) as given ({_NAMES})"
-_INSERT_ONE = ENTERED + _insert_from(_ONE)
+_INSERT_ONE = ENTERED + _insert_from(_ONE, len(_TYPES) + 3)
 _INSERT_NAMED = f"""
-{ENTERED}, e as ({_insert_from(_ONE, COLUMNS)})
+{ENTERED}, e as ({_insert_from(_ONE, len(_TYPES) + 3, COLUMNS)})
 select e.id, twin.id as twin from e
-left join lateral ({earliest(f"${len(_TYPES) + 3}")}) twin on true
+left join lateral ({earliest(f"${len(_TYPES) + 4}")}) twin on true
 """  # noqa: S608 - constants
 _SHARED = ("version", "created_at", "updated_at", "created_by", "status", "beneficiary_key")
 """The columns that are the same for a whole set."""
@@ -84,7 +86,7 @@ _SET = f"""(
            {", ".join(_OWN)}
     from json_populate_recordset(null::support_event, $3::json)) as given
 """  # noqa: S608 - constants
-_INSERT = ENTERED + _insert_from(_SET)
+_INSERT = ENTERED + _insert_from(_SET, len(_SHARED) + 4)
 """Rows go in as one JSON text (500 times 30 parameters cost more than the insert itself), in the
 order of their ids, so that no two sets wait for each other. One row alone goes in as values: making
 sense of the JSON would cost as much as its insert. One that names a household or a person is told
@@ -104,13 +106,19 @@ async def read(
 
 
 async def insert(
-    database: Connection, caller: Caller, rows: Collection[Mapping[str, Any]]
+    database: Connection,
+    caller: Caller,
+    rows: Collection[Mapping[str, Any]],
+    tree: UUID | None,
 ) -> dict[UUID, UUID | None]:
-    """Insert the rows whose ids are free; return these, one alone with its possible duplicate."""
+    """Insert the rows whose ids are free; return these, one alone with its possible duplicate.
+
+    None at all when the tree is not of the version `tree` any more, where that is given.
+    """
     if len(rows) == 1:
         (row,) = rows
-        values = [caller.scopes, caller.context, *(row[name] for name in _TYPES)]
-        values[-1] = json.dumps(row["external_ids"])
+        values = [caller.scopes, caller.context, *(row[name] for name in _TYPES), tree]
+        values[-2] = json.dumps(row["external_ids"])
         if row["household_id"] or row["beneficiary_hash"]:
             made = await database.fetch(_INSERT_NAMED, *values, own_of(caller))
             return {one["id"]: one["twin"] for one in made}
@@ -129,6 +137,7 @@ async def insert(
         caller.context,
         to_json(own, exclude_none=True).decode(),
         *(shared[name] for name in _SHARED),
+        tree,
     )
     return {one["id"]: None for one in made}
 

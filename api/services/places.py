@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, func
@@ -46,23 +46,18 @@ type Found = Place | Gone | date
 """Where a unit lies; `Gone` once it has ended; its first day while it has not begun."""
 
 # The nation stands in for the province of what hangs on the nation itself.
-PLACES = """
+_PLACES = """
     select a.unit_id, a.day, u.valid_from, u.valid_to, u.level, u.key as unit_key,
            commune.ancestor_key as commune_key,
            coalesce(province.ancestor_key, case u.level when 'nation' then u.key end)
                as province_key
-    from asked a
+    from unnest($1::uuid[], $2::date[]) as a (unit_id, day)
     join admin_unit u on u.id = a.unit_id and u.deleted_at is null
     left join placement commune on commune.unit_key = u.key and commune.level = 'commune'
          and commune.during @> a.day
     left join placement province on province.unit_key = u.key and province.level = 'province'
          and province.during @> a.day
 """
-"""Reads where each of `asked` (unit_id, day) lies; `found_of` tells a row."""
-_PLACES = (
-    "with asked as (select * from unnest($1::uuid[], $2::date[]) as a (unit_id, day))"  # noqa: S608
-    + PLACES
-)
 
 _SUCCESSORS = """
     select old.id as predecessor, u.id as unit_id, s.code, s.name
@@ -83,7 +78,7 @@ _SUCCESSORS = """
 """
 
 
-def found_of(
+def _found_of(
     unit_id: UUID,
     day: date,
     first: date | None,
@@ -93,7 +88,7 @@ def found_of(
     commune_key: int | None,
     province_key: int | None,
 ) -> Found:
-    """Return where a row of `PLACES` says that a unit lies."""
+    """Return where a row of `_PLACES` says that a unit lies."""
     if first is not None and day < first:
         return first
     if last is not None and day > last:
@@ -101,14 +96,34 @@ def found_of(
     return Place(unit_id, unit_key, Level(level), commune_key, province_key)
 
 
-async def find_places(session: AsyncSession, asked: Collection[Asked]) -> dict[Asked, Found]:
+async def read_places(database: Connection, asked: Collection[Asked]) -> dict[Asked, Found]:
     """Place units on days, in one statement whatever their number.
 
     An unknown unit is missing from the result.
     """
-    database, pairs = await connection_of(session), list(set(asked))
+    pairs = list(asked)
     rows = await database.fetch(_PLACES, [unit for unit, _ in pairs], [day for _, day in pairs])
-    return {(row["unit_id"], row["day"]): found_of(*row) for row in rows}
+    return {(row["unit_id"], row["day"]): _found_of(*row) for row in rows}
+
+
+async def find_places(session: AsyncSession, asked: Collection[Asked]) -> dict[Asked, Found]:
+    """Place units on days within a transaction, see `read_places`."""
+    return await read_places(await connection_of(session), set(asked))
+
+
+_KNOWN: dict[UUID, dict[Asked, Found]] = {}
+"""Places already read, by the one version of the tree that they were read in."""
+_MOST_KNOWN: Final = 100_000
+
+
+def known_places(version: UUID) -> dict[Asked, Found]:
+    """Return what is known of a version of the tree, to be used and added to.
+
+    Whoever writes by it makes sure, in the statement that writes, that the version still stands.
+    """
+    if version not in _KNOWN or len(_KNOWN[version]) > _MOST_KNOWN:
+        _KNOWN.clear()
+    return _KNOWN.setdefault(version, {})
 
 
 async def find_successors(

@@ -27,6 +27,7 @@ from api.services.places import place
 from api.services.tree import share_tree
 from api.services.writing import changed_values, check_version, content_of, hide, touch
 
+_PLACE = text("select place_villages(array[cast(:key as integer)])")
 _INSERT_STATES = text("""
     insert into admin_unit_state (unit_key, during, name, type, parent_key)
     select :key, part.during, :name, :type, part.parent_key
@@ -102,7 +103,7 @@ async def create_village(
             "valid_to": given.valid_to,
         },
     )
-    await session.execute(text("select place_villages(array[cast(:key as integer)])"), {"key": key})
+    await session.execute(_PLACE, {"key": key})
     return await get_unit(session, unit_id), True
 
 
@@ -205,9 +206,7 @@ async def update_village(
         setattr(unit, name, values[name])
     touch(unit)
     await session.flush()
-    await session.execute(
-        text("select place_villages(array[cast(:key as integer)])"), {"key": unit.key}
-    )
+    await session.execute(_PLACE, {"key": unit.key})
     return await get_unit(session, unit_id)
 
 
@@ -220,3 +219,5 @@ async def delete_village(
         raise Conflict(FieldError("", "still_used"))
     hide(unit)
     await session.flush()
+    # Another version of the tree: whoever knows where the village lay forgets it.
+    await session.execute(_PLACE, {"key": unit.key})

@@ -693,12 +693,12 @@ async def test_five_hundred_events_take_as_many_statements_as_one(
     await portal.post("/v1/batch", json={"support_events": again})
     for outcome, extra in kinds.items():
         counts = []
-        for size in (1, 500):
+        for turn, size in enumerate((1, 1, 500)):  # after the first, where units lie is known
             items = [
                 {
                     "op": "create",
                     "id": str(ids.new_id()),
-                    "data": na_day.event(external_ids={"portal": f"{size}.{number}"}) | extra,
+                    "data": na_day.event(external_ids={"portal": f"{turn}.{number}"}) | extra,
                 }
                 for number in range(size)
             ]
@@ -709,7 +709,7 @@ async def test_five_hundred_events_take_as_many_statements_as_one(
             outcomes = Counter(result["outcome"] for result in response.json()["results"])
             assert outcomes == {outcome: size}
             counts.append(len(sent))
-        assert counts[0] == counts[1], outcome
+        assert counts[1] == counts[2], outcome
 
 
 async def test_a_service_of_another_province_is_none(lao_cai: Province, as_: As) -> None:
