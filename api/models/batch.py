@@ -91,6 +91,14 @@ class BatchCreate(Input):
     device_sequence: Annotated[int, Field(ge=0, le=2**53, strict=True)] | None = None
     sent_at: Moment | None = None
 
+    @property
+    def only_records(self) -> bool:
+        """Whether it brings nothing but new events, each of which may fail alone."""
+        others = self.teams or self.members or self.households or self.activities
+        return not (others or self.atomic or self.dry_run) and all(
+            item.op is Operation.create for item in self.support_events
+        )
+
     @model_validator(mode="after")
     def _bounded(self) -> "BatchCreate":
         sent = (self.teams, self.members, self.households, self.support_events, self.activities)

@@ -11,10 +11,11 @@ from uuid import UUID
 from asyncpg import PostgresError
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from api.auth.caller import Caller
-from api.driver import connection_of
+from api.auth.caller import Caller, enter
+from api.db import transaction
+from api.driver import Connection, Hot, connection_of
 from api.errors import (
     Deferred,
     FieldError,
@@ -56,11 +57,17 @@ ATTEMPTS = 3
 class Batch:
     """One batch on its way through: what was done, and which ids could not be created."""
 
-    def __init__(self, session: AsyncSession, caller: Caller, sent: BatchCreate) -> None:
+    def __init__(self, caller: Caller, sent: BatchCreate) -> None:
         """Start with nothing done."""
-        self.session, self.caller, self.sent = session, caller, sent
+        self.caller, self.sent = caller, sent
         self.done: dict[Key, Done] = {}
         self.lacking: set[UUID] = set()
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing of it may stay."""
+        refused = any(isinstance(done, Refusal) for done in self.done.values())
+        return self.sent.atomic and refused
 
     def settle(self, key: Key, item: BatchItem, outcome: Done) -> None:
         """Keep an item's outcome."""
@@ -72,7 +79,7 @@ class Batch:
         elif item.op is Operation.create:
             self.lacking.add(item.id)
 
-    async def run(self) -> None:
+    async def run(self, session: AsyncSession) -> None:
         """Do every item, in the order of what they refer to.
 
         Those of one resource run in the order of their ids (upserts last, by theirs), so that
@@ -83,17 +90,18 @@ class Batch:
             items = list(enumerate(getattr(self.sent, resource)))
             if resource == "support_events":
                 creations = [(n, item) for n, item in items if item.op is Operation.create]
-                await self._record(creations)
+                await self.record(await connection_of(session), creations)
                 items = [(n, item) for n, item in items if item.op is not Operation.create]
             for index, item in sorted(items, key=lambda pair: pair[1].place):
-                self.settle((resource, index), item, await self._do(resource, item))
+                done = await self._do(session, resource, item)
+                self.settle((resource, index), item, done)
 
-    async def _do(self, resource: str, item: BatchItem) -> Done:
+    async def _do(self, session: AsyncSession, resource: str, item: BatchItem) -> Done:
         """Do one item under a savepoint of its own."""
         try:
             body = self._read(resource, item)
-            async with self.session.begin_nested():
-                return await write(self.session, self.caller, NOUNS[resource], item, body)
+            async with session.begin_nested():
+                return await write(session, self.caller, NOUNS[resource], item, body)
         except Refusal as refusal:
             return refusal
         except DBAPIError as failure:
@@ -102,7 +110,7 @@ class Batch:
                 raise
             return known
 
-    async def _record(self, items: Sequence[tuple[int, BatchItem]]) -> None:
+    async def record(self, database: Connection, items: Sequence[tuple[int, BatchItem]]) -> None:
         """Insert the new events as one set."""
         bodies: dict[int, SupportEventCreate] = {}
         for index, item in items:
@@ -114,9 +122,7 @@ class Batch:
                 bodies[index] = cast("SupportEventCreate", body)
         if not bodies:
             return
-        outcomes = await event_intake.insert_events(
-            await connection_of(self.session), self.caller, list(bodies.values())
-        )
+        outcomes = await event_intake.insert_events(database, self.caller, list(bodies.values()))
         sent = dict(items)
         for index, outcome in zip(bodies, outcomes, strict=True):
             key = "support_events", index
@@ -154,16 +160,25 @@ class Batch:
 
 
 async def run_batch(
-    session: AsyncSession, caller: Caller, sent: BatchCreate, language: str, request_id: str | None
+    engine: AsyncEngine,
+    hot: Hot,
+    caller: Caller,
+    sent: BatchCreate,
+    language: str,
+    request_id: str | None,
 ) -> BatchRead:
     """Do a batch; the answers come in the order sent, households first.
 
     `atomic` writes all or nothing, `dry_run` answers as if and writes nothing.
     """
-    batch = await _run(session, caller, sent)
+    batch = await _run(engine, hot, caller, sent)
     for done in batch.done.values():
         if isinstance(done, PreconditionFailed) and done.record:
-            await done.record(await connection_of(session))  # a conflict shows the present row
+            await done.record(hot)  # a conflict shows the present row
+    if batch.broken:
+        for key, done in batch.done.items():
+            if not isinstance(done, Refusal):
+                batch.done[key] = Deferred()
     results = []
     for resource in ORDER_SENT:
         for index, item in enumerate(getattr(sent, resource)):
@@ -172,28 +187,27 @@ async def run_batch(
     return BatchRead(results=results)
 
 
-async def _run(session: AsyncSession, caller: Caller, sent: BatchCreate) -> Batch:
-    """Run a batch under a savepoint, again where it and another one waited for each other."""
-    for attempt in range(1, ATTEMPTS + 1):
-        batch = Batch(session, caller, sent)
+async def _run(engine: AsyncEngine, hot: Hot, caller: Caller, sent: BatchCreate) -> Batch:
+    """Run a batch in a transaction, again where it and another one waited for each other.
+
+    New events alone, which fail one by one, need none: a single statement inserts them.
+    """
+    for _ in range(ATTEMPTS):
+        batch = Batch(caller, sent)
         try:
-            async with session.begin_nested() as savepoint:
-                await batch.run()
-                broken = sent.atomic and any(
-                    isinstance(done, Refusal) for done in batch.done.values()
-                )
-                if broken or sent.dry_run:
-                    await savepoint.rollback()
+            if sent.only_records:
+                await batch.record(hot, list(enumerate(sent.support_events)))
+                return batch
+            async with transaction(engine) as session:
+                await enter(session, caller)
+                await batch.run(session)
+                if batch.broken or sent.dry_run:
+                    await session.rollback()
         except (DBAPIError, PostgresError) as failure:
-            circle = sqlstate_of(failure) in CIRCLES
-            if attempt == ATTEMPTS or not circle:
+            if sqlstate_of(failure) not in CIRCLES:
                 raise
-            continue
-        if broken:
-            for key, done in batch.done.items():
-                if not isinstance(done, Refusal):
-                    batch.done[key] = Deferred()
-        return batch
+        else:
+            return batch
     raise Unavailable
 
 
