@@ -13,7 +13,7 @@ from api.auth.issuers import Issuers
 from api.auth.secrets import Secrets
 from api.auth.tokens import Tokens
 from api.db import create_engine, transaction
-from api.driver import Hot, open_pool
+from api.driver import Hot
 from api.pagination import Cursors
 from api.routers import (
     activities,
@@ -106,12 +106,12 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         )
         async with transaction(app.state.engine) as session:
             await app.state.tokens.load_keys(session)
-        pool = await open_pool(
+        app.state.hot = Hot(
             database_url,
             size=settings.database_pool_size,
             statement_timeout_ms=settings.statement_timeout_ms,
+            readings=READINGS,
         )
-        app.state.hot = Hot(pool, READINGS)
         app.state.answers = Answers(app.state.engine, app.state.hot)
         app.state.target_answers = TargetAnswers(app.state.hot)
         app.state.revisions = Revisions(app.state.hot)

@@ -30,6 +30,9 @@ with entered as materialized (
 """
 """Opens every hot statement; its first two parameters are `Caller.scopes` and `.context`."""
 
+BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What the driver says when it does not get through to the database, or not any more."""
+
 CHANNEL = "noidai_changes"
 """What the database announces: `principal:{id}` or `member:{id}`, or nothing for everything."""
 BEAT = 1.0
@@ -50,40 +53,6 @@ async def connection_of(session: AsyncSession) -> Connection:
     return cast("Connection", connection.driver_connection)
 
 
-async def open_pool(url: str, *, size: int, statement_timeout_ms: int) -> asyncpg.Pool:
-    """Return the pool of hot statements; every connection acts as `noidai_app`.
-
-    Nothing is left behind in a connection that would have to be reset: settings last for one
-    statement.
-    """
-
-    async def prepare(connection: Any) -> None:
-        for name in ("json", "jsonb"):  # taken as text, given as objects: as the toolkit does
-            await connection.set_type_codec(
-                name, encoder=str, decoder=json.loads, schema="pg_catalog"
-            )
-        await connection.execute(f"set role {APP_ROLE}")
-
-    async def keep(_connection: Any) -> None:
-        """Leave a connection as it is."""
-
-    return await asyncpg.create_pool(
-        url,
-        min_size=1,
-        max_size=size,
-        timeout=10,
-        init=prepare,
-        reset=keep,
-        server_settings={
-            "application_name": "noidai hot",
-            "timezone": "UTC",
-            "plan_cache_mode": "force_generic_plan",
-            "statement_timeout": str(statement_timeout_ms),
-            "idle_in_transaction_session_timeout": "30000",
-        },
-    )
-
-
 class Together:
     """Writes the rows of many requests with one statement and one commit.
 
@@ -91,9 +60,9 @@ class Together:
     and the busier the service, the fewer commits a row costs.
     """
 
-    def __init__(self, pool: Connection, query: str) -> None:
+    def __init__(self, database: Connection, query: str) -> None:
         """`query` takes the rows as one JSON text."""
-        self._pool, self._query = pool, query
+        self._database, self._query = database, query
         self._rows: list[Any] = []
         self._kept: asyncio.Future[None] | None = None
         self._running: asyncio.Task[None] | None = None
@@ -112,7 +81,7 @@ class Together:
         while self._kept is not None:
             rows, kept, self._rows, self._kept = self._rows, self._kept, [], None
             try:
-                await self._pool.fetch(self._query, to_json(rows).decode())
+                await self._database.fetch(self._query, to_json(rows).decode())
             except Exception as error:  # noqa: BLE001 - theirs who wait
                 kept.set_exception(error)
                 kept.exception()  # also when nobody waits any more
@@ -123,65 +92,96 @@ class Together:
 class Hot:
     """What hot paths run on: statements that are transactions of their own, and readings kept.
 
-    Connections of the pool, held for good and used one by one, the last used first: to take one
-    and give it back through the pool costs as much as a statement. One on which anything failed
-    goes back to the pool, which sees to it that it is whole.
+    A few connections as `noidai_app`, the last used first. Nothing is left behind in one that would
+    have to be reset: settings last for one statement. So it is taken and given back as it is: what
+    a pool does in between costs as much as the statement.
     """
 
-    def __init__(self, pool: asyncpg.Pool, readings: str) -> None:
-        """Take every connection of the pool as it is needed; `readings` is kept `Together`."""
-        self._pool = pool
-        self._free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
-        for _ in range(pool.get_max_size()):
+    def __init__(self, url: str, *, size: int, statement_timeout_ms: int, readings: str) -> None:
+        """Open up to `size` connections as they are needed; `readings` is kept `Together`."""
+        self._url, self._timeout = url, statement_timeout_ms
+        self._size, self._closing = size, set[asyncio.Task[None]]()
+        self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
+        for _ in range(size):
             self._free.put_nowait(None)
         self.readings = Together(self, readings)
 
-    async def _take(self) -> Any:
+    async def _open(self) -> asyncpg.Connection:
+        connection = await asyncpg.connect(
+            self._url,
+            timeout=10,
+            server_settings={
+                "application_name": "noidai hot",
+                "timezone": "UTC",
+                "plan_cache_mode": "force_generic_plan",
+                "statement_timeout": str(self._timeout),
+                "idle_in_transaction_session_timeout": "30000",
+            },
+        )
+        for name in ("json", "jsonb"):  # taken as text, given as objects: as the toolkit does
+            await connection.set_type_codec(
+                name, encoder=str, decoder=json.loads, schema="pg_catalog"
+            )
+        await connection.execute(f"set role {APP_ROLE}")
+        return connection
+
+    async def _take(self) -> asyncpg.Connection:
         connection = await self._free.get()
         if connection is not None and not connection.is_closed():
             return connection
         try:
-            if connection is not None:
-                await self._pool.release(connection)
-            return await self._pool.acquire()
+            return await self._open()
         except BaseException:
             self._free.put_nowait(None)
             raise
 
-    async def _mend(self, connection: Any) -> None:
+    def _after(self, error: BaseException, connection: asyncpg.Connection) -> None:
+        """Give a connection back after what the database, or we ourselves, refused.
+
+        One that broke, or on which something is under way still, is closed; then there is room.
+        """
+        if isinstance(error, Exception) and not isinstance(error, BROKEN):
+            self._free.put_nowait(connection)
+            return
+        closing = asyncio.create_task(self._close(connection))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _close(self, connection: asyncpg.Connection) -> None:
         try:
-            await self._pool.release(connection)
+            await connection.close(timeout=10)
+        except (*BROKEN, asyncpg.PostgresError, TimeoutError):
+            connection.terminate()
         finally:
             self._free.put_nowait(None)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection for several statements."""
+        connection = await self._take()
+        try:
+            yield connection
+        except BaseException as error:
+            self._after(error, connection)
+            raise
+        self._free.put_nowait(connection)
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
         """Return the rows of a statement."""
         connection = await self._take()
         try:
             rows: list[Any] = await connection.fetch(query, *arguments)
-        except BaseException:
-            await self._mend(connection)
+        except BaseException as error:
+            self._after(error, connection)
             raise
         self._free.put_nowait(connection)
         return rows
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Any]:
-        """Lend a connection for several statements."""
-        connection = await self._take()
-        try:
-            yield connection
-        except BaseException:
-            await self._mend(connection)
-            raise
-        self._free.put_nowait(connection)
-
     async def close(self) -> None:
         """Close every connection, once nothing is under way."""
-        for _ in range(self._pool.get_max_size()):
+        for _ in range(self._size):
             if connection := await self._free.get():
-                await self._pool.release(connection)
-        await self._pool.close()
+                await self._close(connection)
 
 
 @asynccontextmanager

@@ -190,6 +190,13 @@ def _closed(failure: Exception) -> Refusal:
     return errors.PeriodClosed(FieldError("", "period_closed", {"period": str(period)}))
 
 
+_AWAY = (
+    *(PoolTimeout, InterfaceError, OperationalError, OSError),
+    *(asyncpg.InterfaceError, asyncpg.InternalClientError),
+)
+"""What is said when the database cannot be reached, or not any more."""
+
+
 def from_database(failure: Exception) -> Refusal:
     """Tell a conflict from a database that is away or too slow (503) and a fault of ours (500)."""
     state = sqlstate_of(failure)
@@ -197,10 +204,7 @@ def from_database(failure: Exception) -> Refusal:
         return _closed(failure)
     if known := _KNOWN.get(state):
         return known()
-    away = isinstance(
-        failure,
-        (PoolTimeout, InterfaceError, OperationalError, OSError, asyncpg.InterfaceError),
-    )
+    away = isinstance(failure, _AWAY)
     lost = isinstance(failure, DBAPIError) and failure.connection_invalidated
     if away or lost or state in _PASSING or state.startswith(_CONNECTION):
         return errors.Unavailable()

@@ -1,6 +1,5 @@
 """Keys derived from the one secret of the installation (HKDF, RFC 5869)."""
 
-import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64encode
@@ -36,7 +35,7 @@ class Secrets:
 
     def hash_text(self, text: str) -> bytes:
         """Return the keyed hash of content that is written already, in one way only."""
-        return hmac.digest(self._content, text.encode(), hashlib.sha256)
+        return hmac.digest(self._content, text.encode(), "sha256")
 
     @property
     def generation(self) -> int:
@@ -49,14 +48,14 @@ class Secrets:
 
     def hash_generations(self, identifier: str) -> list[bytes]:
         """Return the hash of every generation, the oldest first: rows may not be wrapped yet."""
-        first = hmac.digest(self._beneficiaries[0], identifier.encode(), hashlib.sha256)
+        first = hmac.digest(self._beneficiaries[0], identifier.encode(), "sha256")
         return self.wrap([first])
 
     def wrap(self, hashes: Sequence[bytes], generation: int = 0) -> list[bytes]:
         """Go on from the last of some hashes, which is of `generation`, to the newest one."""
         chain = list(hashes)
         for key in self._beneficiaries[generation + 1 :]:
-            chain.append(hmac.digest(key, chain[-1], hashlib.sha256))
+            chain.append(hmac.digest(key, chain[-1], "sha256"))
         return chain
 
     def encrypt(self, plain: bytes) -> bytes:

@@ -23,7 +23,11 @@ async def recorded(app: FastAPI, caller: Caller, place: Any, **changes: Any) -> 
 
 async def test_where_units_lie_is_read_once(app: FastAPI, lao_cai: Province) -> None:
     leader = await lao_cai.leader_of(lao_cai.muong_khuong)
-    caller = await app.state.callers.find(leader.principal_id, None)
+    village = lao_cai.muong_khuong.village
+    renamed = {"name": "Thôn Mới"}  # a tree that nobody has read yet
+    path = f"/v1/admin-units/{village['id']}"
+    await lao_cai.muong_khuong.admin.patch(path, json=renamed, headers={"If-Match": "*"})
+    caller = await app.state.callers.find(leader.principal_id, None, anew=True)
     counts = []
     for _ in range(2):
         with statements(app) as sent:
