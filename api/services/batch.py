@@ -145,7 +145,7 @@ class Batch:
         deletes = item.op is Operation.delete
         if deletes and noun.removal is None:
             return None
-        if creates and item.data.get("id", str(item.id)) != str(item.id):
+        if creates and "id" in item.data and item.data["id"] != str(item.id):
             raise ValidationFailed(FieldError("/id", "not_as_in_item"))
         try:
             if creates:
