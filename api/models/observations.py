@@ -1,11 +1,12 @@
 """Observations: what an indicator came to, by unit, period and at most one more dimension."""
 
+from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, StringConstraints, TypeAdapter
 from pydantic import Field as Bound
 from pydantic_core import PydanticCustomError
 from sqlmodel import Field
@@ -119,12 +120,15 @@ class ObservationQuery(Query):
     )
 
 
-class Observation(Body):
+@dataclass(slots=True)
+class Observation:
     """One cell. `numerator` and `denominator` are a share's, whose value lies in 0-100."""
 
     indicator: str
     period: str
-    unit_id: UUID | None = Field(description="null: inside the root, but untellable where")
+    unit_id: Annotated[
+        UUID | None, Bound(description="null: inside the root, but untellable where")
+    ]
     unit_code: str | None
     unit_name: str | None
     service_type: str | None
@@ -136,6 +140,10 @@ class Observation(Body):
     denominator: Number | None
     unit_of_count: str | None
     status: ObservationStatus
+
+
+OBSERVATIONS: Final = TypeAdapter(list[Observation])
+"""Writes them, and reads what was written."""
 
 
 class ObservationMeta(Body):

@@ -70,14 +70,14 @@ async def list_observations(
     better = preferred(request, "application/json", "text/csv")
     form = query.format or ObservationFormat(better.partition("/")[2])
     asked = query.model_copy(update={"format": form})
-    seen, answer = await answers.answer(session, caller, asked, known_tags(request))
+    seen, observed = await answers.answer(session, caller, asked, known_tags(request))
     request.state.answered = seen.key
     headers = {"ETag": seen.tag, **PRIVATE}
-    if answer is None:
+    if observed is None:
         return Response(status_code=304, headers=headers)
     if form is ObservationFormat.csv:
-        return Response(_csv(answer.items), headers=headers, media_type="text/csv")
-    return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
+        return Response(_csv(observed.answer.items), headers=headers, media_type="text/csv")
+    return Response(observed.written(), headers=headers, media_type="application/json")
 
 
 async def _place(request: Request, renewed: AggregateWatcher) -> AsyncIterator[Streams]:

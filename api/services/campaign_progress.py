@@ -38,8 +38,8 @@ async def get_progress(
     period = "{}/{}".format(*days)
     before = "{}/{}".format(*baseline_of(*days, campaign.baseline_on))
     own = _asked(campaign, unit_id, period).model_copy(update={"campaign_id": [campaign.id]})
-    answer, _ = await observe(session, caller, own)
-    baseline, _ = await observe(session, caller, _asked(campaign, unit_id, before))
+    answer = (await observe(session, caller, own)).answer
+    baseline = (await observe(session, caller, _asked(campaign, unit_id, before))).answer
     return CampaignProgress(
         campaign_id=campaign.id,
         unit_id=unit_id,

@@ -20,7 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.auth.caller import Caller, enter, written
 from api.auth.loading import resolve
 from api.auth.permissions import FACT_READS, Permission
-from api.models.observations import Boundary, By, Observation, ObservationQuery
+from api.models.observations import (
+    OBSERVATIONS,
+    Boundary,
+    By,
+    Observation,
+    ObservationQuery,
+)
 from api.models.types import Level
 from api.services.formulas import FORMULAS
 from api.services.observation_basis import Basis
@@ -116,9 +122,10 @@ async def count(
         if not query.indicator:
             continue
         await enter(session, counter)
-        answer, basis = await observe(session, counter, query)
+        observed = await observe(session, counter, query)
+        answer = observed.answer
         items += answer.items
-        bases.append(basis)
+        bases.append(observed.basis)
         versions.append(answer.meta.data_version)
         definitions |= answer.meta.definition_versions
         verified_share = verified_share or answer.meta.verified_share
@@ -223,10 +230,7 @@ class Frozen(NamedTuple):
 async def read_frozen(session: AsyncSession, closed_period_id: UUID) -> list[Frozen]:
     """Return what the caller may read of the frozen figures: those about people come second."""
     rows = await session.execute(_READ, {"id": closed_period_id})
-    return [
-        Frozen(row.people, row.hash, [Observation.model_validate(item) for item in row.figures])
-        for row in rows
-    ]
+    return [Frozen(r.people, r.hash, OBSERVATIONS.validate_python(r.figures)) for r in rows]
 
 
 class RevisionRow(NamedTuple):

@@ -29,7 +29,13 @@ from api.models.closed_periods import (
     ClosedPeriodRead,
     Revision,
 )
-from api.models.observations import Boundary, Every, ObservationAnswer, ObservationMeta
+from api.models.observations import (
+    OBSERVATIONS,
+    Boundary,
+    Every,
+    ObservationAnswer,
+    ObservationMeta,
+)
 from api.models.types import Level
 from api.pagination import Order, paginate
 from api.services import periods
@@ -141,7 +147,6 @@ async def _freeze(
 ) -> None:
     for people in (False, True):
         items = [item for item in counted.items if is_people(item.indicator) is people]
-        written = ",".join(item.model_dump_json() for item in items)
         place_of = {
             "unit_key": where.unit_key,
             "commune_key": where.commune_key,
@@ -154,7 +159,7 @@ async def _freeze(
                 "id": row.id,
                 "people": people,
                 "hash": _hash(counted, where, period, people=people),
-                "figures": f"[{written}]",
+                "figures": OBSERVATIONS.dump_json(items).decode(),
             },
         )
 

@@ -49,6 +49,11 @@ _ALL_IN_THE_NATION = """
             select unit_key, 'nation', cast(:nation as integer), daterange(null, null) from unit
 """
 
+IN_ROOTS = """
+    e.unit_key in (select unit_key from placement
+                   where ancestor_key = any(cast(:roots as integer[])))
+"""
+"""Events that may be placed in the roots, by their index: scope alone would not drive it."""
 
 _COUNTED_FROM = """
     period as (
@@ -71,6 +76,8 @@ def counting(measure: Measure, by: str | None, asked: Asked) -> TextClause:
     `TEAM`, only `:teams` count.
     """
     conditions = [FILTERS[name] for name in asked.filters if name in measure.filters]
+    if measure.unit == "e.unit_key" and not asked.nation:
+        conditions.append(IN_ROOTS)
     part = COLUMNS[By(by)] if by and by != TEAM else "null"
     if by == TEAM:
         part = f"{measure.team}::text"
@@ -131,6 +138,10 @@ def _gathered(facts: str, asked: Asked) -> str:
     """  # noqa: S608 - put together from constants
 
 
+_BEGINS = "1 + coalesce(width_bucket(lower({life}) - 1, cast(:ats as date[])), 0)"
+_ENDS = "1 + width_bucket(upper({life}) - 1, cast(:ats as date[]))"
+
+
 def _standing(measure: Measure, part: str, conditions: Sequence[str], asked: Asked) -> TextClause:
     """Return the statement for facts that stand from a day until another.
 
@@ -138,27 +149,30 @@ def _standing(measure: Measure, part: str, conditions: Sequence[str], asked: Ask
     once for every period. As recorded, the tree is that of the day on which the stock is taken:
     then it stands in a unit as long as that holds its place.
     """
-    facts = f"""
-        select {measure.unit} as unit_key, {part} as part,
-               {measure.life} as life, count(*) as number
-        from {measure.facts}
-        {"where" if (*measure.where, *conditions) else ""}
-        {" and ".join((*measure.where, *conditions))}
-        group by 1, 2, 3
-    """  # noqa: S608 - put together from constants
-    gathered = _gathered(facts, asked)
-    stand = "place.days * datemultirange(f.life)"
+    where = " and ".join((*measure.where, *conditions)) or "true"
+    read = f"{measure.unit} as unit_key, {part} as part, {measure.life} as life"
+    facts = f"select {read} from {measure.facts} where {where}"  # noqa: S608 - constants
     if asked.tree_day:
-        gathered = f"{_on_day(asked)}, f as materialized ({facts})"
-        stand = "datemultirange(f.life)"
+        stood = f"""
+            {_on_day(asked)}, stood as (
+                select place.target, f.part, {_BEGINS.format(life="life")} as begins,
+                       {_ENDS.format(life="life")} as ends, count(*) as number
+                from ({facts}) f join place using (unit_key)
+                group by 1, 2, 3, 4)
+        """  # noqa: S608 - put together from constants
+    else:
+        alike = f"select unit_key, part, life, count(*) as number from ({facts}) f group by 1, 2, 3"  # noqa: S608
+        stood = f"""
+            {_gathered(alike, asked)}, stood as (
+                select place.target, f.part, {_BEGINS.format(life="stand")} as begins,
+                       {_ENDS.format(life="stand")} as ends, f.number
+                from f join place using (unit_key)
+                cross join lateral unnest(place.days * datemultirange(f.life)) stand)
+        """  # noqa: S608 - put together from constants
     return text(f"""
-        with {gathered}
-        select place.target, turn.n, f.part, sum(turn.change * f.number)::bigint as value
-        from f join place using (unit_key)
-        cross join lateral unnest({stand}) stand
-        cross join lateral (values
-            (1 + coalesce(width_bucket(lower(stand) - 1, cast(:ats as date[])), 0), 1),
-            (1 + width_bucket(upper(stand) - 1, cast(:ats as date[])), -1)) turn (n, change)
+        with {stood}
+        select target, turn.n, part, sum(turn.change * number)::bigint as value
+        from stood cross join lateral (values (begins, 1), (ends, -1)) turn (n, change)
         where turn.n <= cardinality(cast(:ats as date[]))
         group by 1, 2, 3
     """)  # noqa: S608 - put together from constants
@@ -179,6 +193,6 @@ def _on_day(asked: Asked) -> str:
         inside as materialized ({inside}), told as materialized (
             select unit_key, ancestor_key as target from placement
             where level = :level and during @> cast(:tree_day as date)
-        ), place as materialized (
+        ), place as (
             select unit_key, target from inside left join told using (unit_key))
     """  # noqa: S608 - put together from constants

@@ -21,6 +21,7 @@ from api.driver import ENTERED, Connection
 from api.models.support_events import EventSort, EventStatus, Outcome, SupportEventQuery
 from api.services.event_duplicates import COLUMNS, earliest, own_of
 from api.services.event_list_sources import Source, Sources
+from api.services.event_list_totals import find_total
 
 _FEW: Final = 4
 """Sources of which each may be asked for a whole page."""
@@ -87,6 +88,11 @@ async def find_page(
     counted = "null::bigint"
     if query.include_total:
         counted = _count(walks, conditions)
+        if told := find_total(statement.say, caller, query, sources):
+            counted = told.rolled
+            if told.rest:
+                rest = query.model_copy(update={"status": told.rest})
+                counted += f" + {_count(walks, _conditions(statement, caller, rest, sources))}"
     newest = query.sort is EventSort.newest
     if behind:
         moment, event_id = behind

@@ -15,6 +15,7 @@ from api.auth.permissions import Permission
 from api.auth.scope import Reach
 from api.driver import ENTERED, Connection
 from api.models.support_events import SupportEventQuery
+from api.models.types import Level
 from api.services import external_ids
 
 RESOURCE: Final = "support_events"
@@ -102,6 +103,8 @@ async def find_sources(
         within = tuple(sorted(Asked(*row) for row in rows))
         if not within:
             return None
+        if any(asked.level == Level.nation for asked in within):
+            within = ()  # everything lies in the nation
     reach = caller.reach(Permission.events_read)
     if named := await _named(database, caller, query):
         return _sources([named], within=within)

@@ -5,10 +5,12 @@ all of whose events lie in one unit of the answer. The coarsest that do are take
 province is one row a month.
 """
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,18 +31,26 @@ class Sources:
     """(province, commune, unit, target)."""
     apart: frozenset[int] = frozenset()
     """Communes, as recorded, whose events are counted from the facts, but for whole provinces."""
+    _served: dict[tuple[bool, bool], "Sources"] = field(default_factory=dict, compare=False)
 
     def served(self, *, communes: bool, units: bool) -> "Sources":
         """Return the sources where rolls of communes, or of units, do not tell what is asked."""
-        lacking = frozenset(
-            commune
-            for _, commune, unit, _ in self.rows
-            if (unit != ALL and not units) or (commune != ALL and not communes)
-        )
-        kept = tuple(row for row in self.rows if row[1] not in lacking)
-        return Sources(kept, self.apart | lacking)
+        if (communes, units) not in self._served:
+            lacking = frozenset(
+                commune
+                for _, commune, unit, _ in self.rows
+                if (unit != ALL and not units) or (commune != ALL and not communes)
+            )
+            kept = tuple(row for row in self.rows if row[1] not in lacking)
+            self._served[communes, units] = Sources(kept, self.apart | lacking)
+        return self._served[communes, units]
 
-    @property
+    @cached_property
+    def columns(self) -> tuple[list[Any], ...]:
+        """The rows, column by column."""
+        return tuple(list(column) for column in zip(*self.rows, strict=True)) or ([], [], [], [])
+
+    @cached_property
     def reach(self) -> Reach:
         """The rows as a reach, for row-level security."""
         return Reach(
@@ -147,10 +157,17 @@ _LATE = text("""
     where u.level = 'commune' and :districts
     group by u.key having count(*) > 1
 """)
-_NEWEST = text("select coalesce(max(number), 0) from event_place")
+_NEWEST = text("""
+    select coalesce(max(number), 0) as newest, (select version from tree) as version
+    from event_place
+""")
 
 _KNOWN: dict[Any, tuple[int, Sources]] = {}
-"""Sources already worked out, and the newest place in them: exact for a version of the tree."""
+"""Sources already worked out, and the newest place in them: exact, by the tree that was seen."""
+type _Days = tuple[UUID, int, date, date, bool]
+"""A version of the tree and its newest place, the days asked for, and whether districts are."""
+_APART: dict[_Days, Sequence[int]] = {}
+"""What was entered late in those days: exact, by the version that the answer's snapshot sees."""
 _MOST_KNOWN: Final = 500
 _MOST_UNITS: Final = 500
 """Places that are added one by one before the coarsest sources are looked for again."""
@@ -168,17 +185,17 @@ async def find_sources(
 
     Without a `day` every event is placed as it was recorded; `days` are those asked for.
     """
-    newest: int = await session.scalar(_NEWEST) or 0
+    newest, version = (await session.execute(_NEWEST)).one()
     levels = sorted({root_level for _, root_level in roots})
     keys = sorted(key for key, _ in roots)
-    apart: list[int] = []
+    apart: Sequence[int] = ()
     if day is None:
         districts = Level.district in {level, *levels}
-        late = {"first": days[0], "last": days[1], "districts": districts}
-        apart = sorted(await session.scalars(_LATE, late))
-    asked = (tree, tuple(keys), level, day, tuple(apart))
+        apart = await _late(session, (version, newest, *days, districts))
+    asked = (version, tree.day, tuple(keys), level, day, apart)
     places = _ON_DAY if day else _RECORDED
-    given = {"roots": keys, "root_levels": levels, "level": level, "day": day, "apart": apart}
+    given: dict[str, Any] = {"roots": keys, "root_levels": levels, "level": level, "day": day}
+    given["apart"] = list(apart)
     given["nation"] = next((key for key, root_level in roots if root_level is Level.nation), None)
     since, known = _KNOWN.get(asked, (0, None))
     if known and since < newest:
@@ -191,6 +208,17 @@ async def find_sources(
         _KNOWN.clear()
     _KNOWN[asked] = newest, known
     return known
+
+
+async def _late(session: AsyncSession, asked: _Days) -> Sequence[int]:
+    """Return the communes whose events of some days cannot be placed as they were recorded."""
+    if asked not in _APART:
+        *_, first, last, districts = asked
+        given = {"first": first, "last": last, "districts": districts}
+        if len(_APART) >= _MOST_KNOWN:
+            _APART.clear()
+        _APART[asked] = tuple(sorted(await session.scalars(_LATE, given)))
+    return _APART[asked]
 
 
 def _with(known: Sources, newer: Iterable[Any]) -> Sources | None:

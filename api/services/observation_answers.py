@@ -23,10 +23,10 @@ from api.auth.caller import Caller, enter
 from api.auth.permissions import Permission
 from api.db import transaction
 from api.driver import Hot
-from api.models.observations import ObservationAnswer, ObservationQuery
+from api.models.observations import ObservationQuery
 from api.services.measures import FILTERS
 from api.services.observation_basis import Basis
-from api.services.observations import observe
+from api.services.observations import Observed, observe
 
 MOST_KNOWN: Final = 5_000
 MOST_AT_ONCE: Final = 3
@@ -66,7 +66,7 @@ class Answers:
 
     async def answer(
         self, session: AsyncSession, caller: Caller, query: ObservationQuery, tags: AbstractSet[str]
-    ) -> tuple[Seen, ObservationAnswer | None]:
+    ) -> tuple[Seen, Observed | None]:
         """Return an answer with its `ETag`; no answer if that is one of `tags`, which are known.
 
         An ETag that still holds costs one statement, and no transaction.
@@ -75,8 +75,8 @@ class Answers:
         known = self._known.get(key)
         if known and known.tag in tags and await self._holds(known):
             return known, None
-        seen, answer = await self._count(session, key, caller, query)
-        return seen, None if tags & {seen.tag, "*"} else answer
+        seen, observed = await self._count(session, key, caller, query)
+        return seen, None if tags & {seen.tag, "*"} else observed
 
     async def holding(self, key: bytes, tags: AbstractSet[str]) -> str | None:
         """Return the `ETag` of a question's newest answer if it is one of `tags`, and holds.
@@ -109,19 +109,19 @@ class Answers:
 
     async def _count(
         self, session: AsyncSession, key: bytes, caller: Caller, query: ObservationQuery
-    ) -> tuple[Seen, ObservationAnswer]:
+    ) -> tuple[Seen, Observed]:
         await enter(session, caller)
-        answer, basis = await observe(session, caller, query)
-        meta = answer.meta
+        observed = await observe(session, caller, query)
+        meta = observed.answer.meta
         meta.computed_at = await self._first_seen(meta.data_version)
         told = [meta.data_version, meta.computed_at.isoformat(), *_asked(caller, query)]
         tag = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
-        seen = Seen(key, f'"{tag}"', meta.data_version, meta.computed_at, basis)
+        seen = Seen(key, f'"{tag}"', meta.data_version, meta.computed_at, observed.basis)
         self._known.pop(key, None)
         while len(self._known) >= MOST_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[key] = seen
-        return seen, answer
+        return seen, observed
 
     async def _first_seen(self, version: str) -> datetime:
         while True:  # a second time when another worker saw it just now

@@ -16,9 +16,10 @@ from api.auth.permissions import FACT_READS, Permission
 from api.auth.scope import Reach
 from api.errors import not_found_at
 from api.models.observations import By
-from api.services.counting import counting
+from api.services.counting import IN_ROOTS, counting
 from api.services.declared_figures import find_declared
 from api.services.event_rolls import ROLLED, Rolls, find_rolls
+from api.services.formulas import WITHIN
 from api.services.measures import AT_LEAST, TEAM, Formula, Measure
 from api.services.observation_cells import Counts, Figures
 from api.services.observation_units import Asked, Unit, find_territory
@@ -53,14 +54,13 @@ def services_of(
 # Plans for the days and units asked for: a plan for any takes a hundred times longer.
 _PLAN_ANEW = text("select set_config('plan_cache_mode', 'force_custom_plan', true)")
 _PROVINCES = text("select array(select key from admin_unit where level = 'province')")
-_STRANGE_TEAMS = text("""
+_STRANGE_TEAMS = """
     with working as materialized (
-        select distinct e.team_id from support_event e
-        where e.occurred_on between cast(:first as date) and cast(:last as date))
+        select distinct e.team_id from support_event e where {conditions})
     select array(
         select w.team_id from working w
         where not exists (select from team t where t.id = w.team_id))
-""")
+"""
 
 
 async def enter_territory(
@@ -97,8 +97,10 @@ async def enter_territory(
     split_by_kind = asked.query.by is By.kind or asked.query.team_kind
     of_events = any(By.service_type in formula.dimensions for formula in formulas)
     if split_by_kind and of_events and asked.nation is None:  # the nation holds every team
-        days = {"first": asked.whole.first, "last": asked.whole.last}
-        teams = await session.scalar(_STRANGE_TEAMS, days)
+        where = [WITHIN, IN_ROOTS] if events is here else [WITHIN]
+        found = text(_STRANGE_TEAMS.format(conditions=" and ".join(where)))
+        given = {"first": asked.whole.first, "last": asked.whole.last}
+        teams = await session.scalar(found, given | {"roots": [root.key for root in asked.roots]})
         reaches[Permission.teams_read] = Reach(
             here.provinces, units=here.units, teams=frozenset(teams)
         )
@@ -159,9 +161,14 @@ def _added_up(changes: Counts, periods: int) -> Counts:
 async def find_all_rolls(
     session: AsyncSession, caller: Caller, asked: Asked, formulas: Sequence[Formula]
 ) -> dict[By | None, Rolls]:
-    """Return how events are counted by rolls, for every split that these tell."""
+    """Return how events are counted by rolls, for every split that these tell.
+
+    Where they tell none of those asked for, without a split: for the share that is verified.
+    """
     splits = {asked.by(f) for f in formulas if not ROLLED.keys().isdisjoint(f.measures)}
     found = {by: await find_rolls(session, caller, asked, by) for by in splits}
+    if found and not any(found.values()):
+        found[None] = await find_rolls(session, caller, asked, None)
     return {by: rolls for by, rolls in found.items() if rolls}
 
 

@@ -6,9 +6,9 @@ quarter does not give its months away.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
 from api.errors import FieldError, ValidationFailed
 from api.models.observations import Boundary, Every, Observation, ObservationStatus
@@ -95,6 +95,12 @@ class Hidden:
         return province is not None and self.land.has_changed(province, month)
 
 
+_NOTHING: Final[Mapping[str, Any]] = dict.fromkeys(
+    ("value", "numerator", "denominator", "service_type", "channel", "outcome", "kind")
+)
+"""What a hidden cell does not say."""
+
+
 def months_of(piece: Period, formula: Formula) -> list[Period]:
     """Return the months whose patterns a period follows."""
     months = periods.cut(piece, Every.month)
@@ -122,11 +128,7 @@ def suppressed(
         if found is None or not _is_hidden(found, cells, boundary, unit, pieces[label]):
             answer += cells
             continue
-        nothing = dict.fromkeys(
-            ("value", "numerator", "denominator", "service_type", "channel", "outcome", "kind")
-        )
-        status = {"status": ObservationStatus.suppressed}
-        answer.append(cells[0].model_copy(update=nothing | status))
+        answer.append(replace(cells[0], **_NOTHING, status=ObservationStatus.suppressed))
     return answer
 
 

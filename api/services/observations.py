@@ -9,10 +9,9 @@ unallocated.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,7 +20,7 @@ from api.auth.caller import Caller
 from api.auth.permissions import Permission
 from api.errors import FieldError, ResultTooLarge, ValidationFailed
 from api.models.observations import (
-    Observation,
+    OBSERVATIONS,
     ObservationAnswer,
     ObservationMeta,
     ObservationQuery,
@@ -54,15 +53,24 @@ from api.services.observation_units import (
 
 MOST_CELLS: Final = 100_000
 _VERIFIED_SHARE: Final = FORMULAS["events.verified_share"]
-_ITEMS: Final = TypeAdapter(list[Observation])
 
 
-async def observe(
-    session: AsyncSession, caller: Caller, query: ObservationQuery
-) -> tuple[ObservationAnswer, Basis]:
+@dataclass(frozen=True)
+class Observed:
+    """An answer, and what it rests on."""
+
+    answer: ObservationAnswer
+    items: bytes
+    """Those of the answer, as they are written."""
+    basis: Basis
+
+    def written(self) -> bytes:
+        """Return the answer as JSON; its items are written once, for their version and for it."""
+        return b'{"items":%b,"meta":%b}' % (self.items, self.answer.meta.model_dump_json().encode())
+
+
+async def observe(session: AsyncSession, caller: Caller, query: ObservationQuery) -> Observed:
     """Count what is asked for: a fixed number of statements for any number of units and periods.
-
-    Returns the answer, and what it rests on.
 
     404 for a root that is absent or out of scope. 422 `unknown_indicator`, `period_invalid`,
     `not_applicable` (a filter on an indicator without that dimension) or `wrong_level` (above the
@@ -100,8 +108,9 @@ async def observe(
     content.append(await find_boundary(session, caller, roots))
     if query.service_type:
         content.append(services)
+    written = OBSERVATIONS.dump_json(items)
     meta = ObservationMeta(
-        data_version=_digest(_ITEMS.dump_json(items), content),
+        data_version=_digest(written, content),
         computed_at=clock.now(),
         complete_through=min(today, whole.last),
         boundary=query.boundary,
@@ -109,7 +118,7 @@ async def observe(
         verified_share=verified_share,
     )
     basis = await find_basis(session, shown, formulas, places, widened=bool(pages))
-    return ObservationAnswer(items=items, meta=meta), basis
+    return Observed(ObservationAnswer(items=items, meta=meta), written, basis)
 
 
 def _digest(data: bytes, more: Any) -> str:

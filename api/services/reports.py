@@ -93,7 +93,7 @@ class _Asking(NamedTuple):
         """Ask as the caller would."""
         await enter(self.session, self.caller)
         query = question(codes, self.root.id, period, level, by)
-        return (await observe(self.session, self.caller, query))[0]
+        return (await observe(self.session, self.caller, query)).answer
 
 
 async def get_report(

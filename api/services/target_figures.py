@@ -72,7 +72,7 @@ class _Part:
         """Return the figure that may not be shown at all."""
         cells = Cells(self.asked, indicator, formula_of(indicator.code), None)
         cell = cells.cell(unit, self.asked.whole, None, [])
-        return cell.model_copy(update={"status": ObservationStatus.suppressed})
+        return replace(cell, status=ObservationStatus.suppressed)
 
 
 _DEFINITIONS = text("""

@@ -48,6 +48,7 @@ DASHBOARDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "  by service": {"unit_id": NATION, "level": "province", "by": "service_type"},
     "  by week": {"unit_id": NATION, "level": "province", "every": "week"},
     "  active teams": {"unit_id": NATION, "level": "province", "indicator": "teams.active"},
+    "a commune by kind of team": {"unit_id": BAO_THANG, "by": "kind"},
 }
 """Twelve months each, if nothing else is said."""
 
@@ -98,6 +99,7 @@ async def _measure(port: int, admin: str) -> dict[str, tuple[float, float]]:
     for name, token in {"nation": auditor, "province": province, "commune": commune}.items():
         asked[f"newest 100: {name}"] = (newest, token)
     asked["  a service"] = (f"{newest}&service_type=PS.ACCOUNT", auditor)
+    asked["  with the total"] = (f"{newest}&include_total=true", auditor)
     asked["  a province, by the auditor"] = (f"{newest}&unit_id={LAO_CAI}", auditor)
     found = {}
     for name, (path, token) in asked.items():

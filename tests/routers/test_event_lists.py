@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.models.role_grants import Role
 from api.models.support_events import SupportEventPage
+from api.services import event_folding
 from tests.factories import (
     BAO_THANG,
     HA_NOI,
@@ -53,7 +54,7 @@ ALL = text("""
 
 @pytest.fixture
 async def rows(lao_cai: Province, superuser: AsyncEngine) -> list[Row]:
-    """Events of two communes, many at the same moment; what the database has of them."""
+    """Events of two communes, many at the same moment, some folded; what the database has."""
     there = lao_cai.bao_thang
     events = []
     for place, elsewhere in (
@@ -63,11 +64,14 @@ async def rows(lao_cai: Province, superuser: AsyncEngine) -> list[Row]:
     ):
         leader = await lao_cai.leader_of(place)
         events.append(await make(leader, "support-events", **place.event(**elsewhere)))
-    async with superuser.begin() as connection:
-        drawn = {"services": SERVICES, "outcomes": OUTCOMES, "statuses": STATUSES}
-        lists: Row = {name: list(values) for name, values in drawn.items()}
-        for event in events:
+    drawn = {"services": SERVICES, "outcomes": OUTCOMES, "statuses": STATUSES}
+    lists: Row = {name: list(values) for name, values in drawn.items()}
+    for event in events:
+        async with superuser.begin() as connection:
             await connection.execute(COPIES, lists | {"count": COUNT, "id": event["id"]})
+        if event is events[0]:
+            await event_folding.repair(superuser)
+    async with superuser.begin() as connection:
         return [dict(row) for row in (await connection.execute(ALL)).mappings()]
 
 
@@ -147,6 +151,29 @@ async def test_every_reader_walks_what_it_may_see_and_asked_for(
             assert walked == expected, query
             counted = await reader.get(EVENTS, params=query | {"limit": 2, "include_total": True})
             assert counted.json()["total"] == len(expected), query
+
+
+async def test_a_total_of_provinces_is_that_of_the_rows(lao_cai: Province, rows: list[Row]) -> None:
+    auditor = await lao_cai.country.sign_in(Role.auditor)
+    voided = next(str(row["id"]) for row in rows if row["status"] == "submitted")
+    admin = lao_cai.muong_khuong.admin
+    done = await admin.post(f"{EVENTS}/{voided}:void", json={"reason": "Nhầm"})
+    assert done.status_code == 200, done.text
+    now = [row | {"status": "voided"} if str(row["id"]) == voided else row for row in rows]
+    for asked in (
+        {},
+        *({"status": [status]} for status in STATUSES),
+        {"status": ["submitted", "verified"]},
+        {"status": ["verified", "voided"], "service_type": [SERVICES[0]]},
+        {"status": ["submitted"], "service_type": list(SERVICES)},
+        {"outcome": ["guided", "referred"]},
+        {"outcome": ["guided"], "service_type": [SERVICES[1]]},
+    ):
+        found = [row for row in now if all(row[name] in asked[name] for name in asked)]
+        for unit in ({}, {"unit_id": str(NATION)}):
+            query = asked | unit | {"limit": 1, "include_total": True}
+            answer = await auditor.get(EVENTS, params=query)
+            assert answer.json()["total"] == len(found), query
 
 
 async def test_a_list_is_written_as_its_schema_says(lao_cai: Province) -> None:

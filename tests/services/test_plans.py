@@ -17,9 +17,9 @@ from api import ids
 from api.auth.caller import enter
 from api.auth.permissions import Permission
 from api.db import transaction
-from api.driver import Hot, Together
+from api.driver import Hot, Together, connection_of
 from api.models.role_grants import Role
-from api.services import event_rows
+from api.services import event_folding, event_rolls, event_rows
 from tests.bench.villages import VILLAGES
 from tests.factories import (
     HA_NOI,
@@ -110,7 +110,7 @@ async def plans(app: FastAPI, person: Person, path: str) -> list[dict[str, Any]]
         await enter(session, caller)
         connection = await session.connection()
         for statement, values in sent:
-            if "noidai.scopes" not in statement:
+            if "noidai.scopes" not in statement and "set local" not in statement:
                 explain = f"explain (analyze, format json) {statement}"
                 answer = await connection.exec_driver_sql(explain, values)
                 found.append(answer.scalar_one()[0]["Plan"])
@@ -125,6 +125,12 @@ def wasted(plan: dict[str, Any], table: str) -> int:
         for node in nodes(plan)
         if node.get("Relation Name") == table
     )
+
+
+def reads(plan: dict[str, Any], table: str) -> int:
+    """Return how many rows of a table were read for something."""
+    read = (node for node in nodes(plan) if node.get("Relation Name") == table)
+    return sum(int(node["Actual Rows"] * node["Actual Loops"]) for node in read)
 
 
 @pytest.mark.parametrize(
@@ -177,9 +183,53 @@ async def test_a_page_of_the_nation_reads_few_rows_more_than_it_shows(
 ) -> None:
     auditor = await crowded.country.sign_in(Role.auditor)
     for plan in await plans(app, auditor, f"/v1/support-events?limit=50&{asked}"):
-        read = [node for node in nodes(plan) if node.get("Relation Name") == "support_event"]
-        assert sum(node["Actual Rows"] * node["Actual Loops"] for node in read) < 400
+        assert reads(plan, "support_event") < 400
         assert wasted(plan, "support_event") == 0
+
+
+async def test_a_total_of_the_nation_is_read_from_rolls(
+    app: FastAPI, crowded: Province, superuser: AsyncEngine
+) -> None:
+    await event_folding.repair(superuser)
+    auditor = await crowded.country.sign_in(Role.auditor)
+    for asked in ("", "&status=submitted&outcome=completed", f"&unit_id={NATION}"):
+        path = f"/v1/support-events?limit=10&include_total=true{asked}"
+        assert (await auditor.get(path)).json()["total"] > FOREIGN
+        for plan in await plans(app, auditor, path):
+            assert reads(plan, "support_event") < 400
+            assert wasted(plan, "support_event") < FOREIGN / 10
+
+
+async def test_rolls_are_found_by_their_key_and_their_scope_by_hash(
+    crowded: Province, superuser: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await event_folding.repair(superuser)
+    reader = await crowded.country.sign_in(Role.ioc_reader, at=NATION)
+    found: list[dict[str, Any]] = []
+
+    @dataclass
+    class Explaining:
+        connection: Any
+
+        async def fetch(self, query: str, *values: Any) -> Any:
+            rows = await self.connection.fetch(f"explain (analyze, format json) {query}", *values)
+            found.append(rows[0][0][0]["Plan"])
+            return await self.connection.fetch(query, *values)
+
+    async def explained(session: Any) -> Explaining:
+        return Explaining(await connection_of(session))
+
+    monkeypatch.setattr(event_rolls, "connection_of", explained)
+    query = f"indicator=events.count&unit_id={LAO_CAI}&level=commune&period=2026&every=month"
+    for boundary in ("current", "as_recorded", "2025-06-30"):
+        answer = await reader.get(f"/v1/observations?{query}&boundary={boundary}")
+        assert answer.status_code == 200
+    assert len(found) == 3
+    for plan in found:
+        (scan,) = [node for node in nodes(plan) if node.get("Relation Name") == "event_roll"]
+        assert scan["Index Name"] == "event_roll_pkey"
+        assert "hashed SubPlan" in scan["Filter"]
+        assert wasted(plan, "event_roll") == 0
 
 
 @pytest.mark.parametrize("noun", ["teams", "members", "households"])
