@@ -26,7 +26,7 @@ from api.models.types import Level, number
 from api.services.formulas import formula_of
 from api.services.observation_units import Unit
 from api.services.places import Place, find_places
-from api.services.target_figures import find_figures_of
+from api.services.target_figures import count_parts, find_parts
 from api.services.target_questions import need_of
 from api.services.target_rules import check_team
 from api.services.targets import NATION, find_target
@@ -207,7 +207,8 @@ async def _by_key(
     for indicator in _WEIGHTS.get(by, ()):
         needs = {u.key: need_of(indicator, u, (day, day), day) for u in units}
         known = {unit.key: unit for unit in units}
-        told, _ = await find_figures_of(session, caller, set(needs.values()), known, day)
+        asking = await find_parts(session, needs.values(), known, day)
+        (told,) = (await count_parts(session, caller, asking, known)).figures.values()
         await enter(session, caller)
         lists = caller.reach(Permission.households_read).covers(place)
         shown = lists or not formula_of(indicator).people

@@ -42,10 +42,10 @@ ROLLED: Final[Mapping[Measure, str]] = {
 
 _TOLD: Final = {"service_type": By.service_type, "channel": By.channel}
 """Filters that rolls tell: parameter -> dimension."""
-_SUMS: Final = ", ".join(f"sum({column})::bigint as {column}" for column in ROLLED.values())
+SUMS: Final = ", ".join(f"sum({column})::bigint as {column}" for column in ROLLED.values())
 _COUNTED = "status in ('submitted', 'verified')"
 _HELPED = "outcome in ('completed', 'guided')"
-_TALLIES: Final = f"""
+TALLIES: Final = f"""
     sum(e.sign) filter (where {_COUNTED}) as events,
     sum(e.sign) filter (where status = 'verified') as verified,
     sum(e.sign) filter (where {_COUNTED} and outcome = 'completed') as completed,
@@ -54,7 +54,7 @@ _TALLIES: Final = f"""
 """
 _FOLDED: Final = f"""
     select s.target, width_bucket(r.starts, $5::date[]) as n, case when $6 then r.part end as part,
-           {_SUMS}
+           {SUMS}
     from unnest($1::integer[], $2::integer[], $3::integer[], $4::integer[])
          as s (province_key, commune_key, unit_key, target)
     cross join lateral (  -- each by the index: the planner would go through the whole country's
@@ -141,11 +141,11 @@ class Rolls:
         facts = _FACTS.format(
             day="cast(:tree_day as date)" if self.asked.tree_day else "e.occurred_on",
             part=COLUMNS[self.by] if self.by else "null",
-            tallies=_TALLIES,
+            tallies=TALLIES,
             facts=_APART if self.sources.apart else "",
             conditions=" and ".join(conditions),
         )
-        return placed(facts, _SUMS, self.asked)
+        return placed(facts, SUMS, self.asked)
 
 
 def _added(rows: Sequence[Any], place: int) -> Counts:

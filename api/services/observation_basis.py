@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,7 +23,8 @@ from api.driver import Connection
 from api.services.measures import Formula, Measure
 from api.services.observation_units import Asked, Unit
 
-_ALWAYS: Final = frozenset({"tree", "indicator", "service_type", "support_event"})
+EVENT: Final = "support_event"
+_ALWAYS: Final = frozenset({"tree", "indicator", "service_type", EVENT})
 _NOUNS: Final = {
     "team": "team",
     "membership": "membership",
@@ -31,6 +33,7 @@ _NOUNS: Final = {
     "activity": "activity",
     "training_attended": "activity",
     "statistic": "statistic",
+    EVENT: EVENT,
 }
 """A table, as measures name it -> the noun whose changes are counted."""
 _EVER: Final = (date(1, 1, 1), date(9999, 12, 31))
@@ -70,6 +73,34 @@ class Basis:
             return self
         return replace(self, snapshot=row["snapshot"]) if row["holds"] else None
 
+    async def since(self, database: Connection) -> "Change":
+        """Return what has changed until now, in one statement."""
+        (row,) = await database.fetch(
+            _CHANGED,
+            list(self.nouns),
+            self.events,
+            self.snapshot,
+            self.everywhere,
+            list(self.places.provinces),
+            list(self.places.communes),
+            list(self.places.units),
+            *self.days,
+        )
+        differing = set(self.changes.split(", ")) ^ set(row["changes"].split(", "))
+        return Change(frozenset(number.partition(" ")[0] for number in differing), row["events"])
+
+
+class Change(NamedTuple):
+    """What has changed of a basis."""
+
+    nouns: frozenset[str]
+    events: bool
+    """Whether any came, went or became others; `nouns` has what else may happen to them."""
+
+    def alters(self, facts: AbstractSet[str]) -> bool:
+        """Tell whether figures that are made of some nouns may be others."""
+        return not facts.isdisjoint(self.nouns) or (self.events and EVENT in facts)
+
 
 _HOLDS: Final = """
     select now.snapshot, case
@@ -78,6 +109,9 @@ _HOLDS: Final = """
         when $4 then not events_changed($1, $5, $6, $7, $8, $9, $10)
         else true end as holds
     from (select pg_current_snapshot()::text as snapshot) now
+"""
+_CHANGED: Final = """
+    select changes_of($1) as changes, $2 and events_changed($3, $4, $5, $6, $7, $8, $9) as events
 """
 _NOW = text("""
     select pg_current_snapshot()::text as snapshot,
@@ -99,20 +133,31 @@ async def find_basis(
     `widened`: more was read than the days asked for, to work out what is hidden. `also`: nouns that
     no measure reads.
     """
-    measures = {m for f in formulas for m in (*f.measures, f.among, f.grows) if m}
-    read = {word for m in measures for word in _words(m)}
-    nouns = sorted(_ALWAYS | also | {noun for table, noun in _NOUNS.items() if table in read})
+    measures = {measure for formula in formulas for measure in _measures(formula)}
+    read = frozenset[str]().union(*map(nouns_of, formulas))
+    nouns = sorted(_ALWAYS | also | read)
     flows = not widened and all(measure.day for measure in measures)
     now = (await session.execute(_NOW, {"nouns": nouns})).one()
     return Basis(
         now.snapshot,
         tuple(nouns),
         now.changes,
-        "support_event" in read,
+        EVENT in read,
         asked.nation is not None,
         places,
         (asked.whole.first, asked.whole.last) if flows else _EVER,
     )
+
+
+@cache
+def nouns_of(formula: Formula) -> frozenset[str]:
+    """Return the nouns whose facts make up a figure."""
+    read = {word for measure in _measures(formula) for word in _words(measure)}
+    return frozenset(noun for table, noun in _NOUNS.items() if table in read)
+
+
+def _measures(formula: Formula) -> list[Measure]:
+    return [m for m in (*formula.measures, formula.among, formula.grows) if m]
 
 
 def _words(measure: Measure) -> Iterable[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from api.models.observations import By, Observation, ObservationStatus
 from api.services.formulas import formula_of
@@ -15,6 +15,15 @@ type Counts = dict[tuple[int | None, int], dict[str | None, int]]
 """(target's key or `None` for unallocated, number of the period) -> part of `by` -> number."""
 type Figures = Mapping[tuple[int | None, int], Mapping[str | None, float]]
 """The same, of what is declared too."""
+
+
+class Figure(NamedTuple):
+    """What a cell says; `numerator` and `denominator` are a share's."""
+
+    value: float | None
+    numerator: float | None
+    denominator: float | None
+    status: ObservationStatus
 
 
 def items_of(
@@ -73,17 +82,28 @@ class Cells:
             return self.asked.services.get(part)
         return self.unit_of_count
 
+    def figure(self, numbers: Sequence[float | None], part: str | None = None) -> Figure:
+        """Return what numbers come to: those of the formula's measures, or none."""
+        return self._figure(numbers, self._counted(part))
+
+    def _figure(self, numbers: Sequence[float | None], unit_of_count: str | None) -> Figure:
+        numerator, denominator = (*numbers, None, None)[:2]
+        if not self.formula.share:
+            value = numerator if unit_of_count else None
+            numerator = denominator = None
+        elif numerator is not None and denominator:
+            value = 100 * numerator / denominator
+        else:
+            value = None
+        status = ObservationStatus.not_computable if value is None else ObservationStatus.ok
+        return Figure(value, numerator, denominator, status)
+
     def cell(
         self, unit: Unit | None, piece: Period, part: str | None, numbers: Sequence[float | None]
     ) -> Observation:
-        """Return a cell with its numbers: those of the formula's measures, or none."""
-        share = self.formula.share
+        """Return a cell with its numbers."""
         unit_of_count = self._counted(part)
-        numerator, denominator = (*numbers, None, None)[:2]
-        value: float | None = numerator if unit_of_count and not share else None
-        if share and numerator is not None and denominator:
-            value = 100 * numerator / denominator
-        status = ObservationStatus.ok if value is not None else ObservationStatus.not_computable
+        figure = self._figure(numbers, unit_of_count)
         code, name = unit.called(self.asked.tree(piece)) if unit else (None, None)
         return Observation(
             indicator=self.indicator.code,
@@ -95,9 +115,9 @@ class Cells:
             channel=part if self.by is By.channel else None,
             outcome=part if self.by is By.outcome else None,
             kind=part if self.by is By.kind else None,
-            value=value,
-            numerator=numerator if share else None,
-            denominator=denominator if share else None,
+            value=figure.value,
+            numerator=figure.numerator,
+            denominator=figure.denominator,
             unit_of_count=unit_of_count,
-            status=status if unit else ObservationStatus.unallocated,
+            status=figure.status if unit else ObservationStatus.unallocated,
         )

@@ -16,6 +16,7 @@ from api.models.types import Level
 from api.services import periods
 from api.services.disclosure import LEAST, Pattern
 from api.services.measures import Formula
+from api.services.observation_cells import Figure
 from api.services.observation_land import Land
 from api.services.observation_units import Asked, Unit
 from api.services.periods import Period
@@ -125,20 +126,21 @@ def suppressed(
         cells = list(group)
         found = hidden.get(code)
         unit = units[unit_id] if unit_id else None
-        if found is None or not _is_hidden(found, cells, boundary, unit, pieces[label]):
+        if found is None or not is_hidden(found, cells, boundary, unit, pieces[label]):
             answer += cells
             continue
         answer.append(replace(cells[0], **_NOTHING, status=ObservationStatus.suppressed))
     return answer
 
 
-def _is_hidden(
+def is_hidden(
     found: Hidden,
-    cells: Sequence[Observation],
+    cells: Sequence[Observation | Figure],
     boundary: str,
     unit: Unit | None,
     piece: Period,
 ) -> bool:
+    """Tell whether what a unit's cells say in a period may not be shown."""
     if all(cell.value is None and cell.numerator is None for cell in cells):
         return False
     for cell in cells:

@@ -1,14 +1,13 @@
 """The figures that targets rest on: counted as observations are, many targets at once.
 
 The number of statements follows that of the different questions (see `target_questions`), not that
-of the targets.
+of the targets; a question whose facts have not changed since is not asked again.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Final
-from uuid import UUID
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,44 +19,49 @@ from api.models.observations import (
     Boundary,
     By,
     Every,
-    Observation,
     ObservationQuery,
     ObservationStatus,
 )
 from api.services import periods
-from api.services.event_rolls import Rolls
+from api.services.event_rolls import ROLLED, Rolls, find_rolls
 from api.services.formulas import formula_of
-from api.services.measures import FILTERS, TEAM, Formula
-from api.services.observation_basis import Basis, find_basis
-from api.services.observation_cells import Cells, Figures, items_of
+from api.services.measures import FILTERS, TEAM, Formula, Measure
+from api.services.observation_basis import Basis, Change, find_basis
+from api.services.observation_cells import Figure
+from api.services.observation_cells import Figures as Numbers
 from api.services.observation_counts import (
     count,
-    count_measures,
     enter_territory,
-    find_all_rolls,
     find_catalogue,
     find_figures,
     services_of,
 )
-from api.services.observation_land import find_land
-from api.services.observation_people import check_allowed, suppressed
+from api.services.observation_land import Land, find_land
+from api.services.observation_people import check_allowed, is_hidden
 from api.services.observation_tables import Pages
 from api.services.observation_units import Asked, Unit
 from api.services.periods import Period
+from api.services.target_events import Events, Told, add_events, count_events
 from api.services.target_questions import Kind, Need, Question
+from api.services.target_sums import Sums
+
+type Figures = Mapping[Question, Mapping[Need, Figure]]
+"""The figure of every need, by the question that it belongs to."""
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A question, understood, with everything that is asked in it."""
 
     question: Question
     asked: Asked
     indicators: Sequence[Any]
     needs: Collection[Need]
+    catalogue: Sequence[Any]
 
     @property
     def formulas(self) -> list[Formula]:
+        """How what is asked is worked out."""
         return [formula_of(indicator.code) for indicator in self.indicators]
 
     @property
@@ -65,101 +69,156 @@ class _Part:
         """Whether any figure of it is of events."""
         return any(By.service_type in formula.dimensions for formula in self.formulas)
 
-    def is_hidden(self, indicator: Any) -> bool:
+    @property
+    def by(self) -> str | None:
+        """What its numbers are told apart by, to be added up."""
+        return TEAM if self.question.kind is Kind.teams else self.asked.query.by
+
+    def is_masked(self, indicator: Any) -> bool:
+        """Tell whether an indicator counts people whom the caller does not read."""
         return self.question.masked and formula_of(indicator.code).people
 
-    def hidden(self, indicator: Any, unit: Unit) -> Observation:
-        """Return the figure that may not be shown at all."""
-        cells = Cells(self.asked, indicator, formula_of(indicator.code), None)
-        cell = cells.cell(unit, self.asked.whole, None, [])
-        return replace(cell, status=ObservationStatus.suppressed)
+
+class Found(NamedTuple):
+    """The figures of all questions, and what they were made of."""
+
+    figures: Figures
+    events: Mapping[Question, Events]
+    basis: Basis
 
 
 _DEFINITIONS = text("""
     select code, unit_of_count from indicator where code = any(cast(:codes as text[]))
 """)
 _LISTS: Final = frozenset(FILTERS)
+_UNDERSTOOD_BY: Final = frozenset({"tree", "indicator", "service_type"})
+"""The nouns by which a question is understood."""
+_FEW_UNITS: Final = 10
+"""With more of them, whole provinces are shown: the database would look for each row's unit in a
+list of thousands. Each fact is placed when it is counted, so that this adds nothing."""
+_HIDDEN: Final = Figure(None, None, None, ObservationStatus.suppressed)
 
 
-async def find_figures_of(
-    session: AsyncSession,
-    caller: Caller,
-    needs: Collection[Need],
-    units: Mapping[int, Unit],
-    as_of: date,
-) -> tuple[dict[Need, Observation], Basis]:
-    """Return the figure of every need, as the observation of its unit under its tree.
-
-    And what they rest on, targets included. From here on the transaction shows what lies in the
-    units, and no longer the caller's rows.
-    """
-    codes = sorted({need.indicator for need in needs})
+async def find_parts(
+    session: AsyncSession, needs: Iterable[Need], units: Mapping[int, Unit], as_of: date
+) -> list[Part]:
+    """Put together what is one question; the units of one level do not lie in each other."""
+    together: dict[Question, set[Need]] = {}
+    for need in needs:
+        together.setdefault(need.question, set()).add(need)
+    codes = sorted({need.indicator for several in together.values() for need in several})
     found = await session.execute(_DEFINITIONS, {"codes": codes})
     definitions = {row.code: row for row in found}
     catalogue = await find_catalogue(session)
-    parts = list(_parts(needs, units, definitions, catalogue, as_of))
-    figures: dict[Need, Observation] = {}
-    pages = {part.question: p for part in parts if (p := await _pages(session, caller, part))}
-    rolls = {
-        part.question: await find_all_rolls(session, caller, part.asked, part.formulas)
-        for part in parts
-        if part.question.kind is not Kind.teams
-    }
-    basis = await _enter(session, caller, parts, list(pages.values()), rolls.values(), units)
-    for part in parts:
-        told = rolls.get(part.question, {})
-        if part.question.kind is Kind.whole:
-            figures |= await _of_units(session, part, told, pages.get(part.question))
-        else:
-            figures |= await _added_up(session, part, told, catalogue)
-    return figures, basis
+    parts = []
+    for question, several in together.items():
+        services = {code for need in several for code in need.services}
+        asked = _asked(question, several, units, as_of, services_of(catalogue, services))
+        indicators = [definitions[code] for code in asked.query.indicator]
+        parts.append(Part(question, asked, indicators, several, catalogue))
+    return parts
 
 
-def _parts(
+def _asked(
+    question: Question,
     needs: Collection[Need],
     units: Mapping[int, Unit],
-    definitions: Mapping[str, Any],
-    catalogue: Sequence[Any],
     as_of: date,
-) -> Iterator[_Part]:
-    """Put together what is one question; the units of one level do not lie in each other."""
-    together: dict[Question, list[Need]] = {}
-    for need in needs:
-        together.setdefault(need.question, []).append(need)
-    for question, several in together.items():
-        filters = dict(question.filters)
-        services = {code for need in several for code in need.services}
-        if services:
-            filters["service_type"] = sorted(services)
-        by = By.service_type if question.kind is Kind.services else None
-        boundary = Boundary.as_recorded.value if question.masked else question.day.isoformat()
-        asks_of = sorted({need.indicator for need in several})
-        first, last = min(n.first for n in several), max(n.last for n in several)
-        whole = Period(f"{first}/{last}", first, last)
-        in_months = question.kind in {Kind.months, Kind.services}
-        asked = Asked(
-            query=ObservationQuery.model_construct(
-                **{name: filters.get(name, []) for name in _LISTS},
-                **{name: value for name, value in filters.items() if name not in _LISTS},
-                indicator=asks_of,
-                period=whole.label,
-                boundary=boundary,
-                by=by,
-            ),
-            today=as_of,
-            whole=whole,
-            pieces=tuple(periods.cut(whole, Every.month)) if in_months else (whole,),
-            level=None,
-            roots=tuple(units[key] for key in sorted({need.unit_key for need in several})),
-            services=services_of(catalogue, services),
-            teams=tuple(sorted({need.team_id for need in several if need.team_id})),
-        )
-        yield _Part(question, asked, [definitions[code] for code in asks_of], several)
+    services: Mapping[str, str],
+) -> Asked:
+    filters = dict(question.filters)
+    if codes := {code for need in needs for code in need.services}:
+        filters["service_type"] = sorted(codes)
+    first, last = min(n.first for n in needs), max(n.last for n in needs)
+    whole = Period(f"{first}/{last}", first, last)
+    return Asked(
+        query=ObservationQuery.model_construct(
+            **{name: filters.get(name, []) for name in _LISTS},
+            **{name: value for name, value in filters.items() if name not in _LISTS},
+            indicator=sorted({need.indicator for need in needs}),
+            period=whole.label,
+            boundary=Boundary.as_recorded.value if question.masked else question.day.isoformat(),
+            by=By.service_type if question.kind is Kind.services else None,
+        ),
+        today=as_of,
+        whole=whole,
+        pieces=tuple(periods.cut(whole, Every.month)) if question.kind.in_months else (whole,),
+        level=None,
+        roots=tuple(units[key] for key in sorted({need.unit_key for need in needs})),
+        services=services,
+        teams=tuple(sorted({need.team_id for need in needs if need.team_id})),
+    )
 
 
-async def _pages(session: AsyncSession, caller: Caller, part: _Part) -> Pages | None:
+async def count_parts(
+    session: AsyncSession,
+    caller: Caller,
+    parts: Sequence[Part],
+    units: Mapping[int, Unit],
+    before: Found | None = None,
+    change: Change | None = None,
+) -> Found:
+    """Return the figure of every need, as the observation of its unit under its tree.
+
+    And what they all rest on, targets included. Of those from `before` the `change` only what it
+    alters is counted. From here on the transaction shows what lies in the units, and no longer the
+    caller's rows.
+    """
+    held, moved = _standing(parts, before, change)
+    anew = [p for p in parts if p.question not in held and p.question not in moved]
+    pages = {p.question: page for p in parts if (page := await _pages(session, caller, p))}
+    rolls = {p.question: r for p in anew if (r := await _rolls(session, caller, p))}
+    lands = [page.land for page in pages.values()]
+    if len(units) > _FEW_UNITS:
+        lands.append(await find_land(session, caller, list(units.values())))
+    told_by = [each for each, _ in rolls.values()]
+    basis = await _enter(session, caller, parts, anew, lands, told_by, units)
+    events = await count_events(session, rolls)
+    figures: dict[Question, Mapping[Need, Figure]] = {}
+    for part in anew:
+        question = part.question
+        told = events[question].told if question in events else {}
+        figures[question] = await _count(session, part, told, pages.get(question))
+    if before:
+        figures |= {question: before.figures[question] for question in held}
+        events |= {question: before.events[question] for question in held & before.events.keys()}
+        known = {question: before.events[question] for question in moved}
+        added = await add_events(session, known, before.basis.snapshot)
+        for part in parts:
+            if found := added.get(part.question):
+                events[part.question] = found.events
+                few = await _count(session, part, found.events.told, None, found.units)
+                figures[part.question] = {**before.figures[part.question], **few}
+    return Found(figures, events, basis)
+
+
+def _standing(
+    parts: Sequence[Part], before: Found | None, change: Change | None
+) -> tuple[set[Question], set[Question]]:
+    """Return the questions that need not be asked again, and those to which only events came."""
+    if not before or not change or not _UNDERSTOOD_BY.isdisjoint(change.nouns):
+        return set(), set()
+    same = {p.question for p in parts if before.figures.get(p.question, {}).keys() == p.needs}
+    held = {question for question in same if not change.alters(question.facts)}
+    moved = {q for q in (same - held) & before.events.keys() if q.facts.isdisjoint(change.nouns)}
+    return held, moved
+
+
+async def _rolls(
+    session: AsyncSession, caller: Caller, part: Part
+) -> tuple[Rolls, list[str]] | None:
+    """Return how a question's events are counted by which columns of rolls; `None` if not so."""
+    measures = dict.fromkeys(m for formula in part.formulas for m in formula.measures)
+    columns = [ROLLED[measure] for measure in measures if measure in ROLLED]
+    if part.question.kind is Kind.teams or not columns:
+        return None
+    rolls = await find_rolls(session, caller, part.asked, part.asked.query.by)
+    return (rolls, columns) if rolls else None
+
+
+async def _pages(session: AsyncSession, caller: Caller, part: Part) -> Pages | None:
     """Return what hides small counts of people; `None` where none are asked, or all is hidden."""
-    if not any(part.is_hidden(indicator) for indicator in part.indicators):
+    if part.question.kind is Kind.teams or not any(map(part.is_masked, part.indicators)):
         return None
     asked = part.asked
     try:
@@ -173,16 +232,20 @@ async def _pages(session: AsyncSession, caller: Caller, part: _Part) -> Pages | 
 async def _enter(
     session: AsyncSession,
     caller: Caller,
-    parts: Sequence[_Part],
-    pages: Sequence[Pages],
-    rolls: Collection[Mapping[Any, Rolls]],
+    parts: Sequence[Part],
+    anew: Sequence[Part],
+    lands: Sequence[Land],
+    rolls: Collection[Rolls],
     units: Mapping[int, Unit],
 ) -> Basis:
-    """Let the database show what was ever recorded in any of the units."""
+    """Let the database show what was ever recorded in any of the units.
+
+    The kinds of teams from elsewhere only where they are counted `anew`.
+    """
     first, last = parts[0].asked, parts[-1].asked
     roots = {unit.key: unit for unit in units.values()}
-    roots |= {unit.key: unit for page in pages for unit in page.land.provinces}
-    of_kinds = (p.asked.query for p in parts if p.asked.query.team_kind and p.counts_events)
+    roots |= {unit.key: unit for land in lands for unit in land.provinces}
+    of_kinds = (p.asked.query for p in anew if p.asked.query.team_kind and p.counts_events)
     query = next(of_kinds, first.query.model_copy(update={"team_kind": []}))
     days = [day for p in parts for day in (p.asked.whole.first, p.asked.whole.last)]
     everything = replace(
@@ -192,92 +255,42 @@ async def _enter(
         roots=tuple(roots[key] for key in sorted(roots)),
     )
     formulas = [formula for part in parts for formula in part.formulas]
-    told = [each for several in rolls for each in several.values()]
-    places = await enter_territory(session, caller, everything, units.values(), formulas, told)
+    places = await enter_territory(session, caller, everything, units.values(), formulas, rolls)
     return await find_basis(session, everything, formulas, places, widened=True, also={"target"})
 
 
-async def _of_units(
-    session: AsyncSession, part: _Part, rolls: Mapping[Any, Rolls], pages: Pages | None
-) -> dict[Need, Observation]:
-    asked = part.asked
-    shown = [i for i in part.indicators if pages or not part.is_hidden(i)]
-    formulas = [formula_of(indicator.code) for indicator in shown]
-    counted, _ = await count_measures(session, asked, formulas, rolls)
-    told: dict[tuple[str, UUID], Observation] = {}
-    for indicator, formula in zip(shown, formulas, strict=True):
-        items = list(items_of(asked, indicator, asked.roots, counted))
-        items = [item for item in items if item.unit_id]
-        if pages and part.is_hidden(indicator):
-            hidden = await pages.find(formula, None)
-            items = suppressed(items, {indicator.code: hidden}, asked, asked.roots)
-        told |= {(item.indicator, item.unit_id): item for item in items if item.unit_id}
-    for indicator in part.indicators:
-        if indicator not in shown:
-            told |= {(indicator.code, u.id): part.hidden(indicator, u) for u in asked.roots}
-    units = {unit.key: unit for unit in asked.roots}
-    return {need: told[need.indicator, units[need.unit_key].id] for need in part.needs}
+async def _count(
+    session: AsyncSession,
+    part: Part,
+    events: Told,
+    pages: Pages | None,
+    among: Collection[int] | None = None,
+) -> dict[Need, Figure]:
+    """Return a question's figures, or those of some units.
 
-
-async def _added_up(
-    session: AsyncSession, part: _Part, rolls: Mapping[Any, Rolls], catalogue: Sequence[Any]
-) -> dict[Need, Observation]:
-    """Return what single teams did, or what months and services add up to."""
+    They are added up over months, parts and teams where it is so asked.
+    """
     asked, units = part.asked, {unit.key: unit for unit in part.asked.roots}
-    by: str | None = TEAM if part.question.kind is Kind.teams else asked.query.by
-    counted: Mapping[Any, Figures] = {}
-    if part.question.kind is not Kind.teams:
-        counted, _ = await count_measures(session, asked, part.formulas, rolls)
-    figures: dict[Need, Observation] = {}
-    for indicator, formula in zip(part.indicators, part.formulas, strict=True):
-        needs = [need for need in part.needs if need.indicator == indicator.code]
-        if part.is_hidden(indicator):
-            figures |= {need: part.hidden(indicator, units[need.unit_key]) for need in needs}
-            continue
-        tables = [
-            counted[m, by] if (m, by) in counted else await find_figures(session, asked, m, by)
-            for m in formula.measures
-        ]
-        several = _Sums(asked, indicator, formula, tables, catalogue)
-        figures |= {need: several.of(need, units[need.unit_key]) for need in needs}
+    shown = [i for i in part.indicators if pages or not part.is_masked(i)]
+    wanted = [need for need in part.needs if among is None or need.unit_key in among]
+    tables: dict[Measure, Numbers] = {}
+    for measure in dict.fromkeys(m for i in shown for m in formula_of(i.code).measures):
+        told: Numbers | None = events.get(ROLLED.get(measure, ""))
+        if told is None:
+            told = await find_figures(session, asked, measure, part.by)
+        elif among is not None:
+            told = {key: numbers for key, numbers in told.items() if key[0] in among}
+        tables[measure] = told
+    figures: dict[Need, Figure] = dict.fromkeys(wanted, _HIDDEN)
+    for indicator in shown:
+        formula = formula_of(indicator.code)
+        needs = [need for need in wanted if need.indicator == indicator.code]
+        numbers = [tables[measure] for measure in formula.measures]
+        sums = dict(Sums(asked, indicator, formula, numbers, part.catalogue).of(needs))
+        if pages and part.is_masked(indicator):
+            hidden, boundary = await pages.find(formula, None), asked.query.boundary
+            for need, figure in sums.items():
+                if is_hidden(hidden, [figure], boundary, units[need.unit_key], asked.whole):
+                    sums[need] = _HIDDEN
+        figures |= sums
     return figures
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Sums of an indicator's numbers over months and parts."""
-
-    asked: Asked
-    indicator: Any
-    formula: Formula
-    tables: Sequence[Figures]
-    catalogue: Sequence[Any]
-    _cells: dict[tuple[str, ...], Cells] = field(default_factory=dict)
-    _numbers: dict[tuple[date, date], list[int]] = field(default_factory=dict)
-
-    def of(self, need: Need, unit: Unit) -> Observation:
-        """Return the figure of a need in its unit."""
-        cells = self._cells.get(need.services)
-        if cells is None:
-            asked = replace(self.asked, services=services_of(self.catalogue, need.services))
-            cells = Cells(asked, self.indicator, self.formula, None)
-            self._cells[need.services] = cells
-        whole = Period(self.asked.whole.label, need.first, need.last)
-        if not cells.exist(unit, whole):
-            return cells.cell(unit, whole, None, [])
-        parts: Collection[str | None] = [str(need.team_id) if need.team_id else None]
-        if need.question.kind is Kind.services:
-            parts = cells.asked.services
-        numbers = [self._sum(table, unit, need, parts) for table in self.tables]
-        return cells.cell(unit, whole, None, numbers)
-
-    def _sum(self, table: Figures, unit: Unit, need: Need, parts: Collection[str | None]) -> float:
-        days = (need.first, need.last)
-        if days not in self._numbers:
-            pieces = enumerate(self.asked.pieces, 1)
-            self._numbers[days] = [n for n, p in pieces if days[0] <= p.first <= days[1]]
-        total: float = 0
-        for n in self._numbers[days]:
-            if found := table.get((unit.key, n)):
-                total += sum(found.get(part, 0) for part in parts)
-        return total

@@ -3,17 +3,18 @@
 from datetime import date
 from typing import Any, Final
 
-from api.models.observations import Observation, ObservationStatus
+from api.models.observations import ObservationStatus
 from api.models.target_progress import ProgressStatus, TargetProgress
 from api.models.targets import Comparator, TargetMeasure
 from api.models.types import number
+from api.services.observation_cells import Figure
 
 TOLERANCE: Final = 0.05
 """How far attainment may be from what is expected and still be on track."""
 
 
 def judge(
-    target: Any, now: Observation, other: Observation | None, as_of: date, today: date
+    target: Any, now: Figure, other: Figure | None, as_of: date, today: date
 ) -> TargetProgress:
     """Hold a figure against its target.
 
@@ -56,7 +57,7 @@ def judge(
 
 
 def _value(
-    target: Any, now: Observation, other: Observation | None
+    target: Any, now: Figure, other: Figure | None
 ) -> tuple[float | None, float | None, float | None]:
     """Return numerator, denominator and value; without a denominator (0 is none) no value."""
     if target.measure == TargetMeasure.growth:

@@ -1,4 +1,4 @@
-"""What targets ask: what differs only in unit, indicator or team is one question.
+"""What targets ask: what differs only in unit, team or indicator is one question, if of one fact.
 
 Months of events answer for all periods that are made of them.
 """
@@ -14,6 +14,7 @@ from api.models.types import Level
 from api.services import periods
 from api.services.event_rolls import ROLLED
 from api.services.formulas import formula_of
+from api.services.observation_basis import EVENT, nouns_of
 from api.services.observation_units import Unit
 
 type Filters = tuple[tuple[str, Any], ...]
@@ -32,6 +33,11 @@ class Kind(Enum):
     services = auto()
     """The same, by service too."""
 
+    @property
+    def in_months(self) -> bool:
+        """Whether it is months that are added up."""
+        return self in {Kind.months, Kind.services}
+
 
 class Question(NamedTuple):
     """What many targets may have in common."""
@@ -46,6 +52,8 @@ class Question(NamedTuple):
     filters: Filters
     masked: bool
     """Whether it is about people whom the caller does not read."""
+    facts: frozenset[str]
+    """The nouns whose changes alter it: as long as none does, it is not asked again."""
 
 
 class Need(NamedTuple):
@@ -78,12 +86,16 @@ def need_of(
     given, (first, last) = dict(filters or {}), days
     services = tuple(sorted(given.get("service_type", ())))
     kind = Kind.teams if team_id else Kind.whole
-    rolled = all(measure in ROLLED for measure in formula_of(indicator).measures)
+    formula = formula_of(indicator)
+    rolled = all(measure in ROLLED for measure in formula.measures)
+    facts = nouns_of(formula)
+    if rolled and "team_kind" not in given:
+        facts &= {EVENT}  # a team is looked up for its kind
     if kind is Kind.whole and rolled and given.keys() <= {"service_type"} and _months(first, last):
         kind, given = (Kind.services if services else Kind.months), {}
         first = last = _ANY
     known = sorted((name, _hashable(value)) for name, value in given.items())
-    question = Question(kind, first, last, day, unit.level, tuple(known), masked)
+    question = Question(kind, first, last, day, unit.level, tuple(known), masked, facts)
     return Need(question, indicator, unit.key, team_id, *days, services)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from datetime import date
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from api import clock
 from api.models.role_grants import Role
 from api.services import periods
-from api.services.formulas import FORMULAS
+from api.services.formulas import formula_of
 from tests.factories import HA_NOI, NATION, As, make
 from tests.routers.test_observations import (
     BA_DINH,
@@ -41,6 +42,22 @@ FILTERS: dict[str, tuple[str, list[Any]]] = {
     "channel": ("channel", ["market", "household_visit"]),
     "team_kind": ("team_kind", ["community_team", "core_squad"]),
 }
+YOUTH, TOTAL, REACHED = "population.youth", "households.total", "households.reached_share"
+DECLARED: dict[str, dict[UUID, list[tuple[date, float]]]] = {
+    YOUTH: {
+        NATION: [(date(2023, 6, 30), 900), (date(2025, 12, 31), 1_000)],
+        OLD_HA_NOI: [(date(2024, 1, 1), 40), (date(2025, 3, 31), 30), (date(2025, 6, 30), 50)],
+        HONG_HA: [(date(2025, 8, 1), 7)],
+    },
+    TOTAL: {
+        NATION: [(date(2024, 12, 31), 500)],
+        OLD_HA_NOI: [(date(2023, 12, 31), 60), (date(2025, 2, 1), 80)],
+        WHOLE: [(date(2022, 1, 1), 25)],
+        HA_NOI: [(date(2025, 7, 1), 70), (date(2026, 1, 15), 90)],
+        BA_DINH: [(date(2025, 12, 31), 0)],
+    },
+}
+"""What was declared of some units, as of days on which they stood."""
 FLOWS = ["teams.founded", "events.count", "events.quantity", "beneficiaries.distinct"]
 COMPARATORS = ["gte", "gt", "lte", "lt", "eq"]
 
@@ -62,12 +79,12 @@ def targets(draw: st.DrawFn) -> Row:
         parameter, values = FILTERS[name]
         target[name] = draw(st.sampled_from(values))
         needed.add(parameter)
-    among = FLOWS if measure == "cumulative" else list(DEFINITIONS)
-    codes = [code for code in among if needed <= FORMULAS[code].filters]
-    target["indicator"] = draw(st.sampled_from([c for c in codes if c != WITHOUT_TOTAL]))
+    among = FLOWS if measure == "cumulative" else [*DEFINITIONS, YOUTH]
+    codes = [code for code in among if needed <= formula_of(code).filters]
+    target["indicator"] = draw(st.sampled_from(codes))
     if target["indicator"].startswith("events.quantity"):
         target["service_types"] = ["ID.ACTIVATE", "PS.ACCOUNT"]  # of one unit of count
-    if FORMULAS[target["indicator"]].needs:
+    if formula_of(target["indicator"]).needs:
         target["minimum_per_unit"] = draw(st.integers(1, 3))
     if measure == "growth":
         target["baseline_period"] = draw(st.sampled_from(["2023", "2023-07-01/2023-12-31"]))
@@ -76,12 +93,21 @@ def targets(draw: st.DrawFn) -> Row:
     return target
 
 
-WITHOUT_TOTAL = "households.reached_share"
-"""No household was declared."""
+def declared(indicator: str, unit_id: UUID, last: date) -> float | None:
+    """Return the newest of what is declared by a day."""
+    known = [(day, value) for day, value in DECLARED[indicator].get(unit_id, ()) if day <= last]
+    return max(known)[1] if known else None
 
 
 def recounted(facts: Any, target: Row, period: str, tree: date) -> tuple[Any, Any, Any]:
-    """Return value, numerator and denominator as the naive recount of observations has them."""
+    """Return value, numerator and denominator as the naive recount of observations has them.
+
+    What is declared is looked up.
+    """
+    (piece,) = periods.parse(period)
+    last = min(piece.last, TODAY)
+    if target["indicator"] == YOUTH:
+        return declared(YOUTH, target["unit_id"], last), None, None
     query: Row = {"indicator": [target["indicator"]], "unit_id": target["unit_id"]}
     query |= {"period": period, "boundary": tree.isoformat()}
     if "minimum_per_unit" in target:
@@ -93,8 +119,11 @@ def recounted(facts: Any, target: Row, period: str, tree: date) -> tuple[Any, An
     expected = Expected(facts, query)
     (cell,) = (c for key, c in expected.cells().items() if key[2] == target["unit_id"])
     value, numerator, denominator, status = cell
+    if target["indicator"] == REACHED and numerator is not None:
+        denominator = declared(TOTAL, target["unit_id"], last)
+        value = 100 * numerator / denominator if denominator else None
     if status == "not_computable" and target["indicator"].startswith("events.quantity"):
-        (piece,) = periods.parse(period)  # several services of one unit of count are one number
+        # several services of one unit of count are one number
         things = Recount(facts, piece.first, piece.last, tree).of(target["indicator"])[0]
         table = expected.table(things, None)
         exists = expected.tree.stands(target["unit_id"], tree)
@@ -154,6 +183,12 @@ async def agree(ground: Ground, as_: As, monkeypatch: pytest.MonkeyPatch) -> Agr
     nation = await as_(Role.national_admin, at=NATION)
     province = await as_(Role.province_admin, at=HA_NOI)
     reader = await as_(Role.ioc_reader, Role.commune_admin, at=NATION)
+    for indicator, units in DECLARED.items():
+        for unit_id, known in units.items():
+            admin = nation if unit_id == NATION else province
+            said = {"indicator": indicator, "unit_id": str(unit_id), "attribution": "survey"}
+            for day, value in known:
+                await make(admin, "statistics", **said, as_of=day.isoformat(), value=value)
 
     async def agree(targets: list[Row]) -> None:
         made = {}
