@@ -184,9 +184,9 @@ async def _place(
                 wanted.add((fact.unit_id, fact.day))
     if any(service.province_key is not None for service in found.services.values()):
         wanted |= {(team.unit_id, clock.today()) for team in found.teams.values()}
-    found.places = {asked: known[asked] for asked in wanted & known.keys()}
+    found.places = {asked: known[asked] for asked in wanted if asked in known}
     found.recalled = bool(found.places)
-    if lacking := wanted - known.keys():
+    if lacking := wanted - found.places.keys():
         found.places |= await read_places(database, lacking)
     found.successors = await find_successors(database, found.places.values())
 
