@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from api import db, embedded, worker
 from api.app import create_app
+from api.services import event_sources
 from api.settings import Settings
 from tests.factories import As, Country, Province
 
@@ -130,6 +131,13 @@ def _settings(folder: Path) -> Settings:
 def _no_chores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is done in the background, but where a test does it; real processes do all."""
     monkeypatch.setattr(worker, "CHORES", ())
+
+
+@pytest.fixture(autouse=True)
+def _one_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what makes up units: the last test's database had the same tree, but other events."""
+    monkeypatch.setattr(event_sources, "_KNOWN", {})
+    monkeypatch.setattr(event_sources, "_APART", {})
 
 
 @cache

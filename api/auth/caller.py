@@ -117,18 +117,18 @@ type Renewed = Callable[[], Awaitable[Caller]]
 
 def written(reaches: Mapping[Permission, Reach]) -> str:
     """Return reaches as row-level security reads them: by permission, keys with commas."""
-    known: dict[Reach, dict[str, str]] = {}
-    for reach in set(reaches.values()):
-        arrays: dict[str, Sequence[object]] = {
-            "provinces": sorted(reach.provinces),
-            "communes": sorted(reach.communes),
-            "units": sorted(reach.units),
-            "teams": sorted(map(str, reach.teams)),
-        }
-        known[reach] = {
-            name: ",".join(str(key) for key in array) for name, array in arrays.items() if array
-        }
+    known = {reach: _keys(reach) for reach in set(reaches.values())}
     return json.dumps({permission.value: known[reach] for permission, reach in reaches.items()})
+
+
+def _keys(reach: Reach) -> dict[str, str]:
+    arrays: dict[str, Sequence[object]] = {
+        "provinces": sorted(reach.provinces),
+        "communes": sorted(reach.communes),
+        "units": sorted(reach.units),
+        "teams": sorted(map(str, reach.teams)),
+    }
+    return {name: ",".join(str(key) for key in array) for name, array in arrays.items() if array}
 
 
 _ENTER = text("""
@@ -147,3 +147,14 @@ async def present(session: AsyncSession, reaches: Mapping[Permission, Reach]) ->
     """Give row-level security other reaches than a caller's own, until the transaction's end."""
     scopes = {"scopes": written(reaches)}
     await session.execute(text("select set_config('noidai.scopes', :scopes, true)"), scopes)
+
+
+_TOTALS = text("""
+    select set_config('noidai.scopes', (current_setting('noidai.scopes')::jsonb
+        || jsonb_build_object('totals', cast(:keys as jsonb)))::text, true)
+""")
+
+
+async def present_totals(session: AsyncSession, reach: Reach) -> None:
+    """Also let row-level security show the totals that make up an answer, and no others."""
+    await session.execute(_TOTALS, {"keys": json.dumps(_keys(reach))})

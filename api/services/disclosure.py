@@ -168,6 +168,9 @@ def walk(flows: Mapping[Cell, Sequence[int]], months: int) -> list[Pattern]:
             growth[cell] += numbers[month]
             wholes[cell.family] += numbers[month]
             nation += numbers[month]
+        if not (waiting or any(growth.values()) or any(wholes.values())):
+            patterns.append(Pattern())  # before the first fact there is nothing to hide
+            continue
         waiting -= {cell.block for cell in flows if flows[cell][month]}
         part: Part = (None, False)
         table = Table(

@@ -14,15 +14,17 @@ TRIES = 60
 _PATIENCE = text("set local statement_timeout = '1h'")
 _FOLD = text("select fold_events()")
 _REBUILD = text("select rebuild_event_rolls()")
-_DIFFERENCES = text("select * from event_roll_differences()")
+_DIFFERENCES = text("select * from event_roll_differences(), people_roll_differences()")
 
 
 async def fold(session: AsyncSession) -> int:
     """Add what has changed to the rolls; return how many changes, 0 when another folds.
 
     The session is one of `transaction(engine, snapshot=True)`: what is folded is one moment. Two
-    that fold at the same moment cannot both commit.
+    that fold at the same moment cannot both commit. After an import of millions, or a rotation of
+    keys, it takes minutes.
     """
+    await session.execute(_PATIENCE)
     return int(await session.scalar(_FOLD) or 0)
 
 
@@ -38,7 +40,7 @@ async def repair(engine: AsyncEngine) -> None:
 async def differences(engine: AsyncEngine) -> dict[str, int]:
     """Return, for every number that rolls hold, in how many rows it is not that of a recount.
 
-    `rows` is how many were compared. What has not been folded is folded before.
+    `rows` is how many rolls of events were compared. What has not been folded is folded before.
     """
 
     async def compare(session: AsyncSession) -> dict[str, int] | None:

@@ -66,8 +66,8 @@ _FOLDED: Final = f"""
     group by 1, 2, 3
 """  # noqa: S608 - put together from constants
 # Few are pending, but the planner expects many: its helpers would take longer to come than to help.
-_ALONE = text("set local max_parallel_workers_per_gather to 0")
-_TOGETHER = text("set local max_parallel_workers_per_gather to default")
+ALONE_AT_WORK = text("set local max_parallel_workers_per_gather to 0")
+TOGETHER = text("set local max_parallel_workers_per_gather to default")
 _FACTS = """
     select width_bucket(e.occurred_on, cast(:firsts as date[])) as n, {day} as day, e.unit_key,
            {part} as part, {tallies}
@@ -129,9 +129,9 @@ class Rolls:
             "whole": sorted(self.sources.reach.provinces),
         }
         facts |= {name: list(values) for name, values in self.asked.filters.items()}
-        await session.execute(_ALONE)
+        await session.execute(ALONE_AT_WORK)
         found += await session.execute(self._facts(), facts)
-        await session.execute(_TOGETHER)
+        await session.execute(TOGETHER)
         places = {column: 3 + list(ROLLED.values()).index(column) for column in columns}
         return {column: _added(found, place) for column, place in places.items()}
 

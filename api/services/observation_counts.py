@@ -23,6 +23,7 @@ from api.services.formulas import WITHIN
 from api.services.measures import AT_LEAST, TEAM, Formula, Measure
 from api.services.observation_cells import Counts, Figures
 from api.services.observation_units import Asked, Unit, find_territory
+from api.services.people_rolls import count_people
 
 type Counted = dict[tuple[Measure, str | None], Figures]
 """A measure and the dimension that it is split by -> its numbers."""
@@ -127,10 +128,16 @@ async def find_figures(
 
 
 async def count(session: AsyncSession, asked: Asked, measure: Measure, by: str | None) -> Counts:
-    """Count a measure's facts in one statement, whatever the number of units and periods."""
+    """Count a measure in a few statements, whatever the number of units and periods.
+
+    People are counted by their rolls where these tell what is asked, and otherwise like all else:
+    from the facts.
+    """
     begun = asked.begun
     if not begun:
         return {}
+    if (told := await count_people(session, asked, measure, by)) is not None:
+        return told
     parameters = asked.placing | {
         "ats": [asked.at(piece) for piece in begun],
         "trees": [asked.tree(piece) for piece in begun],

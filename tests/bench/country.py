@@ -37,14 +37,24 @@ VILLAGES: Final = """
     select team_id, 1, now(), now(), unit_id, unit_key, before, province_before, 'Tổ ' || number,
            'community_team', date '2022-03-01' + (number % 600)::integer, '{}'
     from bench_village;
+
+    create function bench_household(village bigint, n bigint) returns uuid
+    language sql immutable parallel safe as $$ select md5(village || ' ' || n)::uuid $$;
+    insert into household (id, version, created_at, updated_at, unit_id, unit_key, commune_key,
+                           province_key, head_name, is_business, external_ids)
+    select bench_household(number, n), 1, timestamptz '2024-10-01', now(), unit_id, unit_key, after,
+           province_after, 'Hộ ' || n, false, '{}'
+    from bench_village cross join generate_series(0, 19) as n;
     analyze;
 """
-"""As a superuser: nine villages, with a team each, in every commune of before the reform."""
+"""As a superuser: in every commune of before the reform nine villages, with a team and twenty
+households each."""
 
 EVENTS: Final = """
     insert into support_event (id, version, created_at, updated_at, unit_id, unit_key, commune_key,
         province_key, team_id, team_unit_key, team_commune_key, member_ids, service_type,
-        occurred_at, quantity, outcome, mode, channel, status, external_ids)
+        occurred_at, quantity, outcome, mode, channel, status, household_id, beneficiary_hash,
+        external_ids)
     select uuidv7(), 1, now(), now(), v.unit_id, v.unit_key,
            case when at.new then v.after else v.before end,
            case when at.new then v.province_after else v.province_before end,
@@ -52,16 +62,22 @@ EVENTS: Final = """
            (array['completed', 'guided', 'attempted', 'referred'])[1 + r[4] % 4], 'assisted',
            (array['household_visit', 'market', 'one_stop_desk', 'meeting', 'cooperative',
                   'campaign_day', 'training', 'online'])[1 + r[5] % 8],
-           (array['submitted', 'submitted', 'verified', 'voided'])[1 + r[6] % 4], '{}'
+           (array['submitted', 'submitted', 'verified', 'voided'])[1 + r[6] % 4],
+           case when r[8] % 10 < 6 then bench_household(v.number, r[8] / 10 % 20) end,
+           case when r[9] % 10 < 3  -- one in five from the next village
+                then sha256(((v.number + (r[9] / 10 % 5) / 4) || ' ' || r[9] / 50 % 60)::bytea) end,
+           '{}'
     from (select array_agg(code order by code) as codes from service_type) s
     cross join generate_series($1::bigint, $2::bigint) as i
     cross join lateral (
         select array(select (abs(hashint8extended(i, k)) % 1000000000)::integer
-                     from generate_series(1, 7) as k) as r) dice
+                     from generate_series(1, 9) as k) as r) dice
     cross join lateral (
         select moment, moment >= timestamptz '2025-07-01 00:00+07' as new
         from (select timestamptz '2024-11-01 00:00+07'
                      + make_interval(secs => (r[7] % 61344000))) m (moment)) at
     join bench_village v on v.number = r[1] % (select count(*) from bench_village)
 """
-"""As a superuser, without triggers: events `$1` to `$2`, over two years around the reform."""
+"""As a superuser, without triggers: events `$1` to `$2`, over two years around the reform.
+
+Three in five are of a household, three in ten of a beneficiary."""

@@ -253,6 +253,23 @@ CORRECTION = """
     from truth t join truth o on {values}
     where t.id = e.id and {which}
 """
+# Done twice, each leaves everything as it was.
+STRAYED = """
+    with known as (select *, row_number() over (order by id) - 1 as n from household)
+    update household h set version = h.version + 1, unit_key = other.unit_key,
+        commune_key = other.commune_key, province_key = other.province_key, unit_id = other.unit_id
+    from known join known other on other.n = known.n # 1
+    where known.id = h.id
+"""
+MISTAKEN = """
+    update household set deleted_at = case when deleted_at is null then now() end
+    where get_byte(uuid_send(id), 15) % 3 = 0
+"""
+RENAMED = """
+    update support_event
+    set beneficiary_hash = set_byte(beneficiary_hash, 0, 255 - get_byte(beneficiary_hash, 0))
+    where beneficiary_hash is not null and get_byte(uuid_send(id), 15) % 5 < 2
+"""
 
 
 async def unsettle(superuser: AsyncEngine) -> None:
@@ -278,11 +295,17 @@ async def unsettle(superuser: AsyncEngine) -> None:
             """)
         )
         await correct("o.shuffled = t.n", "t.n % 3 = 0")
+        for change in (STRAYED, MISTAKEN):
+            await connection.execute(text(change))
         await fold()
         await correct("o.n = t.n", "t.n % 6 = 0")
         await correct("o.shuffled = t.n", "t.n % 7 = 0")
         await correct("o.n = t.n", "t.n % 7 = 0")
+        for change in (STRAYED, RENAMED):
+            await connection.execute(text(change))
         await fold()
+        for change in (MISTAKEN, RENAMED):
+            await connection.execute(text(change))
         await correct("o.n = t.n", "t.n % 3 = 0")
         await correct("o.shuffled = t.n", "t.n % 11 = 0")
         await correct("o.n = t.n", "t.n % 11 = 0")

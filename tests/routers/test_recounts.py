@@ -41,8 +41,9 @@ ROOTS = {
 """Where a reader stands -> the roots within that scope."""
 LEVELS = {NATION: [None, "province"], HA_NOI: [None, "commune", "village"]}
 DAYS = st.dates(date(2024, 6, 1), TODAY)
+CALENDAR = ["2024", "2025", "2026", "2025-Q2", "2025-Q3", "2026-03", "2026-10"]
 PERIODS = st.one_of(
-    st.sampled_from(["2024", "2025", "2025-Q2", "2025-Q3", "2026-03", "2025-W27", "2025-06-30"]),
+    st.sampled_from([*CALENDAR, "2025-W27", "2025-06-30"]),
     st.tuples(DAYS, DAYS).map(lambda days: "/".join(str(day) for day in sorted(days))),
 )
 BOUNDARIES = st.one_of(
@@ -58,15 +59,20 @@ FILTERS = {
 
 @st.composite
 def questions(draw: st.DrawFn) -> tuple[UUID, Row]:
-    """Draw who asks, and what: only indicators that have the filters and the split."""
+    """Draw who asks, and what: only indicators that have the filters and the split.
+
+    Every other question is plain, as of a dashboard: rolls tell all of it.
+    """
+    plain = draw(st.booleans())
     reader = draw(st.sampled_from(list(ROOTS)))
     unit = draw(st.sampled_from(ROOTS[reader]))
-    query: Row = {"unit_id": unit, "period": draw(PERIODS), "boundary": draw(BOUNDARIES)}
-    filters = draw(st.sets(st.sampled_from(list(FILTERS))))
+    query: Row = {"unit_id": unit, "boundary": draw(BOUNDARIES)}
+    query["period"] = draw(st.sampled_from(CALENDAR) if plain else PERIODS)
+    filters = set[str]() if plain else draw(st.sets(st.sampled_from(list(FILTERS))))
     for name in filters:
         values = st.sampled_from(FILTERS[name])
         query[name] = draw(st.lists(values, min_size=1, max_size=2, unique=True))
-    if by := draw(st.none() | st.sampled_from(list(By))):
+    if by := None if plain else draw(st.none() | st.sampled_from(list(By))):
         query["by"] = by.value
     if draw(st.integers(0, 4)) == 0:
         query["minimum_per_unit"] = draw(st.integers(1, 3))

@@ -281,3 +281,25 @@ async def test_a_search_reads_no_table_of_units_whole(
             scans = [node for node in nodes(plan) if node["Node Type"] == "Seq Scan"]
             read = {scan["Relation Name"] for scan in scans if scan["Actual Loops"]}
             assert read <= {"unit_name"}, asked  # so few names here that it may be preferred
+
+
+async def test_people_of_the_nation_are_counted_without_reading_its_events(
+    app: FastAPI, crowded: Province, superuser: AsyncEngine
+) -> None:
+    async with transaction(superuser, snapshot=True) as session:
+        assert await event_folding.fold(session) > FOREIGN
+    async with superuser.connect() as connection:
+        await connection.execute(text("analyze"))
+    leader = await crowded.leader_of(crowded.bao_thang)
+    people = {"household_id": crowded.bao_thang.household["id"]}
+    await make(leader, "support-events", **crowded.bao_thang.event(**people))
+    reader = await crowded.country.sign_in(Role.ioc_reader, Role.commune_admin, at=NATION)
+    nation = f"/v1/observations?unit_id={NATION}&level=province&every=month"
+    for indicator in ("households.reached", "households.reached_share", "beneficiaries.distinct"):
+        for rest in (f"period=2025&boundary={boundary}" for boundary in ("current", "as_recorded")):
+            for plan in await plans(app, reader, f"{nation}&indicator={indicator}&{rest}"):
+                read = [
+                    node for node in nodes(plan) if node.get("Relation Name") == "support_event"
+                ]
+                rows = sum(node["Actual Rows"] * node["Actual Loops"] for node in read)
+                assert rows + wasted(plan, "support_event") < 10, (indicator, rest)

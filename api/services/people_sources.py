@@ -1,0 +1,91 @@
+"""Which rolls of people make up the units of an answer, tree by tree."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Final, NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api import clock
+from api.auth.caller import Tree
+from api.models.types import Level
+from api.services.event_sources import ALL, Sources, find_sources
+from api.services.observation_units import Asked
+from api.services.periods import Period
+
+
+class Era(NamedTuple):
+    """Periods that are placed in the same tree, one after another, and what makes them up there."""
+
+    before: int
+    """How many periods are asked for that come earlier."""
+    pieces: Sequence[Period]
+    sources: Sources
+
+
+_TREE = text("select version from tree")
+_TURNS = text("""
+    select distinct day from (
+        select lower(during) as day from admin_unit_state
+        union all select upper(during) from admin_unit_state) either
+    where day is not null order by day
+""")
+_KNOWN: dict[Tree, list[date]] = {}
+"""The days on which any unit changes: exact for a version of the tree."""
+_MOST_KNOWN: Final = 10
+
+
+async def find_eras(session: AsyncSession, asked: Asked) -> list[Era]:
+    """Return what makes up the answer where each period has a tree: of stocks, and of one day."""
+    begun = asked.begun
+    if asked.tree_day:
+        return [Era(0, begun, await _sources(session, asked, asked.tree_day))]
+    turns = await _turns(session)
+    eras: list[Era] = []
+    days: list[date] = []
+    for n, piece in enumerate(begun):
+        tree = asked.tree(piece)
+        day = max((turn for turn in turns if turn <= tree), default=date.min)
+        if days and days[-1] == day:
+            eras[-1] = eras[-1]._replace(pieces=[*eras[-1].pieces, piece])
+        else:
+            days.append(day)
+            eras.append(Era(n, [piece], await _sources(session, asked, tree)))
+    return eras
+
+
+async def find_of_events(session: AsyncSession, asked: Asked) -> Sources | None:
+    """Return what makes up the answer where each event has its place; `None` if no roll tells."""
+    nation = asked.nation
+    if nation and len(asked.roots) == 1 and asked.level in {None, Level.nation}:
+        return Sources(((ALL, ALL, ALL, nation),))
+    recorded = asked.tree_day is None
+    if recorded and Level.district in {asked.level, *(root.level for root in asked.roots)}:
+        return None
+    sources = await _sources(session, asked, asked.tree_day)
+    return None if sources.apart else sources
+
+
+async def _sources(session: AsyncSession, asked: Asked, day: date | None) -> Sources:
+    return await find_sources(
+        session,
+        await _tree(session),
+        [(root.key, root.level) for root in asked.roots],
+        asked.level,
+        day,
+        (asked.begun[0].first, asked.begun[-1].last),
+    )
+
+
+async def _tree(session: AsyncSession) -> Tree:
+    return Tree((await session.execute(_TREE)).scalar_one(), clock.today())
+
+
+async def _turns(session: AsyncSession) -> list[date]:
+    tree = await _tree(session)
+    if tree not in _KNOWN:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[tree] = list(await session.scalars(_TURNS))
+    return _KNOWN[tree]
