@@ -69,7 +69,8 @@ async def transaction(
     """
     if snapshot:
         engine = engine.execution_options(isolation_level="REPEATABLE READ")
-    async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+    told = {"snapshot": snapshot}
+    async with AsyncSession(engine, expire_on_commit=False, info=told) as session, session.begin():
         yield session
 
 

@@ -28,7 +28,7 @@ with entered as materialized (
     select set_config('noidai.scopes', $1, true) as scopes,
            set_config('noidai.context', $2, true) as context)
 """
-"""Opens every hot statement; its first two parameters are `Caller.scopes` and `.context`."""
+"""Opens every hot statement; its first parameters are `Caller.scopes` (or less) and `.context`."""
 
 BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """What the driver says when it does not get through to the database, or not any more."""

@@ -61,6 +61,8 @@ class Caller:
     cursors: Cursors = field(repr=False)
     scopes: str = field(repr=False)
     """The reaches as the database takes them (`noidai.scopes`)."""
+    event_scopes: str = field(repr=False)
+    """The same of `OF_EVENTS` only, for statements that are sent with every event."""
     said: Mapping[str, str | None] = field(default_factory=dict)
     """Who asks, by which grant, in which request."""
     context: str = ""
@@ -149,12 +151,6 @@ async def present(session: AsyncSession, reaches: Mapping[Permission, Reach]) ->
     await session.execute(text("select set_config('noidai.scopes', :scopes, true)"), scopes)
 
 
-_TOTALS = text("""
-    select set_config('noidai.scopes', (current_setting('noidai.scopes')::jsonb
-        || jsonb_build_object('totals', cast(:keys as jsonb)))::text, true)
-""")
-
-
-async def present_totals(session: AsyncSession, reach: Reach) -> None:
-    """Also let row-level security show the totals that make up an answer, and no others."""
-    await session.execute(_TOTALS, {"keys": json.dumps(_keys(reach))})
+def totals_of(reach: Reach) -> str:
+    """Return the totals that make up an answer, as row-level security reads them (`totals`)."""
+    return json.dumps(_keys(reach))

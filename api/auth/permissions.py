@@ -225,6 +225,19 @@ MATRIX: Final[dict[Role, frozenset[Permission]]] = {
 FACT_READS: Final = _READS - _FIGURES - {P.campaigns_read}
 """What totals are counted from: reading totals is not reading these rows."""
 
+OF_EVENTS: Final = frozenset(
+    {
+        P.campaigns_read,
+        P.events_read,
+        P.events_write,
+        P.households_read,
+        P.members_read,
+        P.people_read,
+        P.teams_read,
+    }
+)
+"""What the database asks for where an event is read or recorded, with all that it refers to."""
+
 CHANGES_RIGHTS: Final = frozenset(
     {
         P.open,

@@ -1,6 +1,7 @@
 """The statement that counts a measure: facts, placed in a tree, by unit, period and part."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from sqlalchemy import TextClause, text
 
@@ -54,6 +55,11 @@ IN_ROOTS = """
                    where ancestor_key = any(cast(:roots as integer[])))
 """
 """Events that may be placed in the roots, by their index: scope alone would not drive it."""
+
+UNAIDED: Final = "unaided as (select set_config('noidai.unaided', '', true)),"
+"""Opens a statement that the planner's helpers would not help, though it expects so.
+
+None come where a setting might be changed; this one never is, since nothing asks for it."""
 
 _COUNTED_FROM = """
     period as (

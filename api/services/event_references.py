@@ -21,6 +21,7 @@ from api.errors import FieldError, Refusal, ValidationFailed, not_found_at
 from api.models.role_grants import Role
 from api.models.types import Level
 from api.services.event_campaigns import CAMPAIGNS, FOUND, Campaigns
+from api.services.event_rows import entering
 from api.services.places import (
     Asked,
     Found,
@@ -139,8 +140,7 @@ async def gather(
     spots = [fact.team_id for fact in facts], [fact.unit_id for fact in facts]
     rows = await database.fetch(
         _GATHER_CAMPAIGNS if campaigns else _GATHER,
-        caller.scopes,
-        caller.context,
+        *entering(database, caller),
         list({fact.team_id for fact in facts}),
         list({fact.household_id for fact in facts} - {None}),
         list({member for fact in facts for member in fact.member_ids}),

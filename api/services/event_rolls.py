@@ -10,14 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth.caller import Caller
 from api.driver import connection_of
 from api.models.observations import By, Every
 from api.services import periods
-from api.services.counting import placed
+from api.services.counting import UNAIDED, placed
 from api.services.event_sources import Sources, find_sources
 from api.services.formulas import (
     EVENTS,
@@ -65,9 +64,6 @@ _FOLDED: Final = f"""
         offset 0) r
     group by 1, 2, 3
 """  # noqa: S608 - put together from constants
-# Few are pending, but the planner expects many: its helpers would take longer to come than to help.
-ALONE_AT_WORK = text("set local max_parallel_workers_per_gather to 0")
-TOGETHER = text("set local max_parallel_workers_per_gather to default")
 _FACTS = """
     select width_bucket(e.occurred_on, cast(:firsts as date[])) as n, {day} as day, e.unit_key,
            {part} as part, {tallies}
@@ -129,9 +125,7 @@ class Rolls:
             "whole": sorted(self.sources.reach.provinces),
         }
         facts |= {name: list(values) for name, values in self.asked.filters.items()}
-        await session.execute(ALONE_AT_WORK)
         found += await session.execute(self._facts(), facts)
-        await session.execute(TOGETHER)
         places = {column: 3 + list(ROLLED.values()).index(column) for column in columns}
         return {column: _added(found, place) for column, place in places.items()}
 
@@ -145,7 +139,7 @@ class Rolls:
             facts=_APART if self.sources.apart else "",
             conditions=" and ".join(conditions),
         )
-        return placed(facts, SUMS, self.asked)
+        return placed(facts, SUMS, self.asked, first=UNAIDED)
 
 
 def _added(rows: Sequence[Any], place: int) -> Counts:
@@ -182,7 +176,7 @@ async def find_rolls(
         return None
     sources = await find_sources(
         session,
-        caller.tree,
+        caller.tree.day,
         [(root.key, root.level) for root in asked.roots],
         asked.level,
         asked.tree_day,

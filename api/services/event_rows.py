@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from api.auth.caller import Caller
-from api.driver import ENTERED, Connection
+from api.driver import ENTERED, Connection, Hot
 from api.services.event_duplicates import COLUMNS, earliest, own_of
 
 _TYPES = {
@@ -93,15 +93,23 @@ sense of the JSON would cost as much as its insert. One that names a household o
 of its possible duplicate; a set, whose answers show no events, is not."""
 
 
+def entering(database: Connection, caller: Caller) -> tuple[str, str]:
+    """Return the parameters of `ENTERED` for statements about events.
+
+    A hot one brings no more of the scope than it needs, since the database reads it at each; within
+    a transaction the scope lasts for whatever follows.
+    """
+    hot = isinstance(database, Hot)
+    return caller.event_scopes if hot else caller.scopes, caller.context
+
+
 async def read(
     database: Connection, caller: Caller, event_ids: Collection[UUID]
 ) -> dict[UUID, dict[str, Any]]:
     """Return the events that row-level security shows the caller, hidden ones among them."""
     if not event_ids:
         return {}
-    rows = await database.fetch(
-        _READ, caller.scopes, caller.context, list(event_ids), own_of(caller)
-    )
+    rows = await database.fetch(_READ, *entering(database, caller), list(event_ids), own_of(caller))
     return {row["id"]: dict(row) for row in rows}
 
 
@@ -117,7 +125,7 @@ async def insert(
     """
     if len(rows) == 1:
         (row,) = rows
-        values = [caller.scopes, caller.context, *(row[name] for name in _TYPES), tree]
+        values = [*entering(database, caller), *(row[name] for name in _TYPES), tree]
         values[-2] = json.dumps(row["external_ids"])
         if row["household_id"] or row["beneficiary_hash"]:
             made = await database.fetch(_INSERT_NAMED, *values, own_of(caller))
@@ -133,8 +141,7 @@ async def insert(
     shared = next(iter(rows))
     made = await database.fetch(
         _INSERT,
-        caller.scopes,
-        caller.context,
+        *entering(database, caller),
         to_json(own, exclude_none=True).decode(),
         *(shared[name] for name in _SHARED),
         tree,

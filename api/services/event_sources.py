@@ -9,13 +9,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.auth.caller import Tree
 from api.auth.scope import Reach
 from api.models.types import Level
 
@@ -157,7 +156,7 @@ _LATE = text("""
     where u.level = 'commune' and :districts
     group by u.key having count(*) > 1
 """)
-_NEWEST = text("""
+_SEEN = text("""
     select coalesce(max(number), 0) as newest, (select version from tree) as version
     from event_place
 """)
@@ -173,9 +172,26 @@ _MOST_UNITS: Final = 500
 """Places that are added one by one before the coarsest sources are looked for again."""
 
 
+class Seen(NamedTuple):
+    """What a transaction sees: the newest place of events, and the version of the tree."""
+
+    newest: int
+    version: UUID
+
+
+async def see(session: AsyncSession) -> Seen:
+    """Return what the transaction sees: once, where all of it sees one moment."""
+    seen: Seen | None = session.info.get("seen")
+    if seen is None:
+        seen = Seen(*(await session.execute(_SEEN)).one())
+        if session.info["snapshot"]:
+            session.info["seen"] = seen
+    return seen
+
+
 async def find_sources(
     session: AsyncSession,
-    tree: Tree,
+    today: date,
     roots: Collection[tuple[int, Level]],
     level: Level | None,
     day: date | None,
@@ -185,14 +201,14 @@ async def find_sources(
 
     Without a `day` every event is placed as it was recorded; `days` are those asked for.
     """
-    newest, version = (await session.execute(_NEWEST)).one()
+    newest, version = await see(session)
     levels = sorted({root_level for _, root_level in roots})
     keys = sorted(key for key, _ in roots)
     apart: Sequence[int] = ()
     if day is None:
         districts = Level.district in {level, *levels}
         apart = await _late(session, (version, newest, *days, districts))
-    asked = (version, tree.day, tuple(keys), level, day, apart)
+    asked = (version, today, tuple(keys), level, day, apart)
     places = _ON_DAY if day else _RECORDED
     given: dict[str, Any] = {"roots": keys, "root_levels": levels, "level": level, "day": day}
     given["apart"] = list(apart)

@@ -16,11 +16,10 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import clock
-from api.auth.caller import present_totals
+from api.auth.caller import totals_of
 from api.models.observations import Every
 from api.services import periods
-from api.services.counting import placed
-from api.services.event_rolls import ALONE_AT_WORK, TOGETHER
+from api.services.counting import UNAIDED, placed
 from api.services.event_sources import ALL, Sources
 from api.services.formulas import (
     BENEFICIARIES,
@@ -63,9 +62,7 @@ async def count_people(
     every = _every(asked.begun)
     if measure not in _COUNTS or by or asked.filters or not asked.begun or every is None:
         return None
-    await session.execute(ALONE_AT_WORK)
     found = await _COUNTS[measure](session, asked, every)
-    await session.execute(TOGETHER)
     return None if found is None else {key: {None: n} for key, n in found.items() if n}
 
 
@@ -133,7 +130,9 @@ async def _beneficiaries(session: AsyncSession, asked: Asked, every: Every) -> N
         found.setdefault((target, n), value)
     changed = text(CHANGED_THERE)
     if asked.tree_day:
-        changed = placed(CHANGED.format(day="cast(:tree_day as date)"), CHANGE, asked)
+        changed = placed(
+            CHANGED.format(day="cast(:tree_day as date)"), CHANGE, asked, first=UNAIDED
+        )
     for row in await session.execute(changed, asked.placing):
         found[row.target, row.n] += row.value
     return found
@@ -183,10 +182,10 @@ async def _read(
 async def _rows(
     session: AsyncSession, statement: TextClause, sources: Sources, given: Mapping[str, Any]
 ) -> Sequence[Any]:
-    """Return what was folded; until the next reading the database shows these sources' rolls."""
-    await present_totals(session, sources.reach)
+    """Return what was folded."""
     names = ("provinces", "communes", "units", "targets")
-    told = dict(zip(names, sources.columns, strict=True))
+    told: dict[str, Any] = dict(zip(names, sources.columns, strict=True))
+    told["totals"] = totals_of(sources.reach)
     return (await session.execute(statement, {**given, **told})).all()
 
 
@@ -204,7 +203,7 @@ async def _with_turns(
     day = "cast(:tree_day as date)" if asked.tree_day else "(cast(:trees as date[]))[{n}]"
     turns = TURNS.format(day=day.format(n="m.n"), periods=in_periods)
     turns += more.format(day=day.format(n=f"cardinality({FIRSTS})"), counted=COUNTED)
-    statement = placed(turns, "sum(f.change)::bigint as value", asked)
+    statement = placed(turns, "sum(f.change)::bigint as value", asked, first=UNAIDED)
     for row in await session.execute(statement, placing):
         found[row.target, row.n] += row.value
     return found

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from datetime import date
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import clock
-from api.auth.caller import Tree
 from api.models.types import Level
-from api.services.event_sources import ALL, Sources, find_sources
+from api.services.event_sources import ALL, Sources, find_sources, see
 from api.services.observation_units import Asked
 from api.services.periods import Period
 
@@ -24,14 +24,13 @@ class Era(NamedTuple):
     sources: Sources
 
 
-_TREE = text("select version from tree")
 _TURNS = text("""
     select distinct day from (
         select lower(during) as day from admin_unit_state
         union all select upper(during) from admin_unit_state) either
     where day is not null order by day
 """)
-_KNOWN: dict[Tree, list[date]] = {}
+_KNOWN: dict[UUID, list[date]] = {}
 """The days on which any unit changes: exact for a version of the tree."""
 _MOST_KNOWN: Final = 10
 
@@ -70,7 +69,7 @@ async def find_of_events(session: AsyncSession, asked: Asked) -> Sources | None:
 async def _sources(session: AsyncSession, asked: Asked, day: date | None) -> Sources:
     return await find_sources(
         session,
-        await _tree(session),
+        clock.today(),
         [(root.key, root.level) for root in asked.roots],
         asked.level,
         day,
@@ -78,14 +77,10 @@ async def _sources(session: AsyncSession, asked: Asked, day: date | None) -> Sou
     )
 
 
-async def _tree(session: AsyncSession) -> Tree:
-    return Tree((await session.execute(_TREE)).scalar_one(), clock.today())
-
-
 async def _turns(session: AsyncSession) -> list[date]:
-    tree = await _tree(session)
-    if tree not in _KNOWN:
+    _, version = await see(session)
+    if version not in _KNOWN:
         if len(_KNOWN) >= _MOST_KNOWN:
             _KNOWN.clear()
-        _KNOWN[tree] = list(await session.scalars(_TURNS))
-    return _KNOWN[tree]
+        _KNOWN[version] = list(await session.scalars(_TURNS))
+    return _KNOWN[version]

@@ -6,11 +6,19 @@ in; its periods begin on `:firsts`, and all lie between `:first` and `:last`.
 
 from typing import Final
 
+from api.services.counting import UNAIDED
+
+# Until the next statement, the database shows the rolls of these sources: `:totals`.
 SOURCES: Final = """
-    source as materialized (
-        select * from unnest(cast(:provinces as integer[]), cast(:communes as integer[]),
-                             cast(:units as integer[]), cast(:targets as integer[]))
-             as s (province_key, commune_key, unit_key, target)
+    told as materialized (
+        select set_config('noidai.scopes', (current_setting('noidai.scopes')::jsonb
+            || jsonb_build_object('totals', cast(:totals as jsonb)))::text, true) as scopes
+    ), source as materialized (
+        select s.* from told cross join unnest(
+            cast(:provinces as integer[]), cast(:communes as integer[]),
+            cast(:units as integer[]), cast(:targets as integer[]))
+            as s (province_key, commune_key, unit_key, target)
+        where told.scopes is not null
     ), apart as (
         select distinct province_key, commune_key from source where unit_key <> 0)
 """
@@ -143,7 +151,7 @@ CHANGE: Final = """
 """
 # As recorded, the place is that of the events themselves.
 CHANGED_THERE: Final = f"""
-    with f as materialized ({CHANGED.format(day="null")})
+    with {UNAIDED} f as materialized ({CHANGED.format(day="null")})
     select case when cast(:level as text) is null then inside.key
                 else case cast(:level as text) when 'nation' then nation.key
                      when 'province' then nullif(f.province_key, -1)
