@@ -167,7 +167,7 @@ def _standing(measure: Measure, part: str, conditions: Sequence[str], asked: Ask
                 group by 1, 2, 3, 4)
         """  # noqa: S608 - put together from constants
     else:
-        alike = f"select unit_key, part, life, count(*) as number from ({facts}) f group by 1, 2, 3"  # noqa: S608
+        alike = f"select unit_key, part, life, count(*) as number from ({facts}) f group by 1, 2, 3"  # noqa: S608 - constants
         stood = f"""
             {_gathered(alike, asked)}, stood as (
                 select place.target, f.part, {_BEGINS.format(life="stand")} as begins,
