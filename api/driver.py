@@ -118,11 +118,15 @@ class Hot:
                 "idle_in_transaction_session_timeout": "30000",
             },
         )
-        for name in ("json", "jsonb"):  # taken as text, given as objects: as the toolkit does
-            await connection.set_type_codec(
-                name, encoder=str, decoder=json.loads, schema="pg_catalog"
-            )
-        await connection.execute(f"set role {APP_ROLE}")
+        try:
+            for name in ("json", "jsonb"):  # taken as text, given as objects: as the toolkit does
+                await connection.set_type_codec(
+                    name, encoder=str, decoder=json.loads, schema="pg_catalog"
+                )
+            await connection.execute(f"set role {APP_ROLE}")
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     async def _take(self) -> asyncpg.Connection:
@@ -179,8 +183,8 @@ class Hot:
 
     async def close(self) -> None:
         """Close every connection, once nothing is under way."""
-        for _ in range(self._size):
-            if connection := await self._free.get():
+        for connection in [await self._free.get() for _ in range(self._size)]:
+            if connection is not None:
                 await self._close(connection)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.driver import Hot
 from api.problems import from_database
+from tests.waiting import until
 
 MANY = 40
 
@@ -19,6 +20,16 @@ async def used(hot: Hot) -> int:
     """Return how many connections answer at once."""
     asked = (hot.fetch("select pg_backend_pid() as pid, pg_sleep(0.05)") for _ in range(MANY))
     return len({rows[0]["pid"] for rows in await asyncio.gather(*asked)})
+
+
+async def standing(superuser: AsyncEngine) -> int:
+    """Return how many hot connections the database holds."""
+    count = text("""
+        select count(*) from pg_stat_activity
+        where application_name = 'noidai hot' and datname = current_database()
+    """)
+    async with superuser.connect() as connection:
+        return await connection.scalar(count) or 0
 
 
 async def test_who_hangs_up_leaves_no_connection_held(app: FastAPI) -> None:
@@ -30,6 +41,21 @@ async def test_who_hangs_up_leaves_no_connection_held(app: FastAPI) -> None:
         task.cancel()
     await asyncio.gather(*sleeping, return_exceptions=True)
     assert await used(hot) == size > 1
+
+
+async def test_all_connections_are_closed_in_the_end(app: FastAPI, superuser: AsyncEngine) -> None:
+    hot: Hot = app.state.hot
+    before = await used(hot)
+    url = app.state.callers.url
+    other = Hot(url, size=3, statement_timeout_ms=10_000, readings="select 1")
+    assert await used(other) == 3
+    assert await standing(superuser) == before + 3
+    await other.close()
+
+    async def gone() -> bool:
+        return await standing(superuser) == before
+
+    await until(gone)
 
 
 async def test_a_refused_statement_leaves_its_connection_whole(app: FastAPI) -> None:
