@@ -52,6 +52,12 @@ class Basis:
     places: Reach
     days: tuple[date, date]
 
+    @property
+    def _where(self) -> tuple[object, ...]:
+        """Where its events lie, and when, as `events_changed` takes it."""
+        reach = self.places.provinces, self.places.communes, self.places.units
+        return self.everywhere, *map(list, reach), *self.days
+
     async def holds(self, database: Connection) -> "Basis | None":
         """Return the same basis as of now if nothing of it has changed, in one statement.
 
@@ -63,11 +69,7 @@ class Basis:
             list(self.nouns),
             self.changes,
             self.events,
-            self.everywhere,
-            list(self.places.provinces),
-            list(self.places.communes),
-            list(self.places.units),
-            *self.days,
+            *self._where,
         )
         if row["snapshot"] == self.snapshot:
             return self
@@ -80,11 +82,7 @@ class Basis:
             list(self.nouns),
             self.events,
             self.snapshot,
-            self.everywhere,
-            list(self.places.provinces),
-            list(self.places.communes),
-            list(self.places.units),
-            *self.days,
+            *self._where,
         )
         differing = set(self.changes.split(", ")) ^ set(row["changes"].split(", "))
         return Change(frozenset(number.partition(" ")[0] for number in differing), row["events"])
