@@ -12,11 +12,11 @@ CAMPAIGNS: Final = """
     campaign as (
         select c.* from entered cross join lateral (
             select id, unit_key, starts_on, ends_on, service_types from campaign
-            where id = any ($7::uuid[]) and deleted_at is null
+            where id = any ($9::uuid[]) and deleted_at is null
               and entered.scopes is not null offset 0) c
     ), spot as (
         select distinct u.id, u.key
-        from unnest($8::uuid[], $9::uuid[]) as fact (team_id, unit_id)
+        from unnest($10::uuid[], $11::uuid[]) as fact (team_id, unit_id)
         join home on home.id = fact.team_id
         join admin_unit u on u.id = coalesce(fact.unit_id, home.unit_id))
 """

@@ -29,14 +29,15 @@ from api.services.event_references import (
     judge,
     locate,
 )
+from api.services.event_rows import NewEvent
 from api.services.places import Place, known_places
-from api.services.writing import content_of
+from api.services.writing import said_by
 
 RESOURCE = "support_events"
 
 type Row = Mapping[str, Any]
 type Taken = tuple[Row, bool]
-"""An event as it is now, and whether it is new."""
+"""An event as it is now, and whether it is new; of a new one of a set, what it did not say."""
 
 
 def _hashed(caller: Caller, beneficiary: Beneficiary | None) -> bytes | None:
@@ -44,22 +45,48 @@ def _hashed(caller: Caller, beneficiary: Beneficiary | None) -> bytes | None:
     return caller.secrets.hash_beneficiary(identifier) if identifier else None
 
 
-def _columns(caller: Caller, given: SupportEventCreate, team: Team, where: Place) -> dict[str, Any]:
-    """Return the columns of a new event, record-keeping aside."""
-    who = given.beneficiary
-    return (
-        vars(given)
-        | where.columns()
-        | {
-            "team_unit_key": team.unit_key,
-            "team_commune_key": team.commune_key,
-            "beneficiary_age_band": who and who.age_band,
-            "beneficiary_gender": who and who.gender,
-            "beneficiary_hash": _hashed(caller, who),
-            "beneficiary_key": caller.secrets.generation,
-            "status": EventStatus.submitted,
-        }
-    )
+class _Item(NamedTuple):
+    """An event on its way in: what it says, and the keyed hash of that."""
+
+    given: SupportEventCreate
+    row_id: UUID
+    said: str
+    content: bytes
+    fact: Fact
+
+
+def _item(caller: Caller, given: SupportEventCreate) -> _Item:
+    said = said_by(given)
+    content = caller.secrets.hash_text(said)
+    return _Item(given, given.id or ids.new_id(), said, content, _fact(given))
+
+
+def _common(caller: Caller) -> dict[str, Any]:
+    """Return the columns that are the same for all new events of a request."""
+    now = clock.now()
+    return {
+        "created_at": now,
+        "updated_at": now,
+        "created_by": caller.id,
+        "beneficiary_key": caller.secrets.generation,
+        "status": EventStatus.submitted,
+    }
+
+
+def _found(caller: Caller, item: _Item, team: Team, where: Place) -> dict[str, Any]:
+    """Return the columns of a new event that are neither said by it nor common to all."""
+    columns = where.columns() | {
+        "id": item.row_id,
+        "version": 1,
+        "content_hash": item.content,
+        "team_unit_key": team.unit_key,
+        "team_commune_key": team.commune_key,
+    }
+    if who := item.given.beneficiary:
+        columns["beneficiary_age_band"] = who.age_band
+        columns["beneficiary_gender"] = who.gender
+        columns["beneficiary_hash"] = _hashed(caller, who)
+    return columns
 
 
 def _fact(given: SupportEventCreate) -> Fact:
@@ -84,10 +111,7 @@ async def insert_events(
     by it is judged once more, by the tree as it stands. A fixed number of statements, whatever the
     number of events (two for new ones without external ids, of known places).
     """
-    items = [
-        _Item(item, item.id or ids.new_id(), content_of(caller, item), _fact(item))
-        for item in given
-    ]
+    items = [_item(caller, each) for each in given]
     tree = caller.tree.version
     known = known_places(tree)
     found = await gather(database, caller, [item.fact for item in items], known)
@@ -103,45 +127,26 @@ async def insert_events(
     return outcomes
 
 
-class _Item(NamedTuple):
-    """An event on its way in."""
-
-    given: SupportEventCreate
-    row_id: UUID
-    content: bytes
-    fact: Fact
-
-
 async def _take(
     database: Connection,
     caller: Caller,
     items: Sequence[_Item],
-    found: References,
+    references: References,
     tree: UUID | None,
 ) -> list[Taken | Refusal]:
     """Judge events by what they refer to, and insert what holds if the tree still stands."""
     refusals: dict[int, Refusal] = {}
-    rows: dict[UUID, dict[str, Any]] = {}
-    now = clock.now()
+    new: dict[UUID, NewEvent] = {}
     for index, item in enumerate(items):
-        judged = judge(caller, item.fact, found)
+        judged = judge(caller, item.fact, references)
         if isinstance(judged, Refusal):
             refusals[index] = judged
-        elif item.row_id not in rows:  # the second of a pair with one id finds the first below
-            rows[item.row_id] = _columns(caller, item.given, *judged) | {
-                "id": item.row_id,
-                "version": 1,
-                "created_at": now,
-                "updated_at": now,
-                "created_by": caller.id,
-                "content_hash": item.content,
-            }
-    made, refused = await _insert(database, caller, rows, tree)
-    doubtful = _unsettled(rows, made, refused) | {items[index].row_id for index in refusals}
-    known = await event_rows.read(database, caller, doubtful)
-    for row_id, twin in made.items():
-        known[row_id] = rows[row_id]
-        known[row_id]["possible_duplicate_of"] = twin
+        elif item.row_id not in new:  # the second of a pair with one id finds the first below
+            found = _found(caller, item, *judged)
+            new[item.row_id] = NewEvent(item.given, item.said, found)
+    made, refused = await _insert(database, caller, new, tree)
+    doubtful = _unsettled(new, made, refused) | {items[index].row_id for index in refusals}
+    known = await event_rows.read(database, caller, doubtful) | made
     result: list[Taken | Refusal] = []
     for index, item in enumerate(items):
         row = known.get(item.row_id)
@@ -167,24 +172,25 @@ def _unsettled(rows: Mapping[UUID, Any], *settled: Mapping[UUID, Any]) -> set[UU
 async def _insert(
     database: Connection,
     caller: Caller,
-    rows: Mapping[UUID, dict[str, Any]],
+    new: Mapping[UUID, NewEvent],
     tree: UUID | None,
-) -> tuple[dict[UUID, UUID | None], dict[UUID, Refusal]]:
-    """Insert rows whose id is free; return the new ones, and why others were not taken.
+) -> tuple[dict[UUID, Row], dict[UUID, Refusal]]:
+    """Insert events whose id is free; return the new rows, and why others were not taken.
 
     A row whose external id is another's must not stay: all are undone, and the rest inserted
     again.
     """
     refused: dict[UUID, Refusal] = {}
-    while rows:
-        named = {row_id: row["external_ids"] for row_id, row in rows.items() if row["external_ids"]}
+    common = _common(caller)
+    while new:
+        named = {row_id: e.given.external_ids for row_id, e in new.items() if e.given.external_ids}
         if not named:
-            return await event_rows.insert(database, caller, rows.values(), tree), refused
+            return await event_rows.insert(database, caller, common, new.values(), tree), refused
         try:
-            return await _insert_named(database, caller, rows, named, tree), refused
+            return await _insert_named(database, caller, common, new, named, tree), refused
         except _TakenError as error:
             refused |= error.rows
-            rows = {row_id: row for row_id, row in rows.items() if row_id not in refused}
+            new = {row_id: event for row_id, event in new.items() if row_id not in refused}
     return {}, refused
 
 
@@ -199,13 +205,14 @@ class _TakenError(Exception):
 async def _insert_named(
     database: Connection,
     caller: Caller,
-    rows: Mapping[UUID, dict[str, Any]],
+    common: dict[str, Any],
+    new: Mapping[UUID, NewEvent],
     named: Mapping[UUID, Mapping[str, str]],
     tree: UUID | None,
-) -> dict[UUID, UUID | None]:
+) -> dict[UUID, Row]:
     """Insert rows with their external ids, all or, if any of these is taken, none."""
     async with attempt(database) as within:
-        made = await event_rows.insert(within, caller, rows.values(), tree)
+        made = await event_rows.insert(within, caller, common, new.values(), tree)
         mine = {row_id: names for row_id, names in named.items() if row_id in made}
         if taken := await external_ids.claim_all(within, caller, RESOURCE, mine):
             raise _TakenError(taken)

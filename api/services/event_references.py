@@ -59,6 +59,10 @@ class Service(NamedTuple):
     province_key: int | None
 
 
+type Stay = tuple[UUID, UUID, date]
+"""A team, a member that is said to be in it, and the day."""
+
+
 @dataclass
 class References:
     """What a set of events refers to, as far as the caller may refer to it."""
@@ -66,7 +70,8 @@ class References:
     teams: dict[UUID, Team] = field(default_factory=dict)
     households: set[UUID] = field(default_factory=set)
     services: dict[str, Service] = field(default_factory=dict)
-    stays: dict[tuple[UUID, UUID], list[tuple[date, date]]] = field(default_factory=dict)
+    strangers: set[Stay] = field(default_factory=set)
+    """Who was said to have taken part, and was not in the team on that day."""
     places: dict[Asked, Found] = field(default_factory=dict)
     successors: Mapping[UUID, list[dict[str, Any]]] = field(default_factory=dict)
     campaigns: Campaigns = field(default_factory=Campaigns)
@@ -92,6 +97,11 @@ class Fact:
         """Work out the day."""
         self.day = reporting_day(self.occurred_at)
 
+    @property
+    def stays(self) -> list[Stay]:
+        """The stays of its members that it rests on."""
+        return [(self.team_id, member, self.day) for member in self.member_ids]
+
 
 _REFERENCES = f"""
 {ENTERED}, home as materialized (
@@ -105,11 +115,15 @@ _REFERENCES = f"""
         select id, unit_key, commune_key, province_key from household
         where id = any ($4::uuid[]) and deleted_at is null and redacted_at is null
           and entered.scopes is not null offset 0) h
-), stay as (
-    select m.* from entered cross join lateral (
-        select team_id, member_id, joined_on, left_on from membership
-        where member_id = any ($5::uuid[]) and team_id = any ($3::uuid[])
-          and entered.scopes is not null offset 0) m
+), stranger as (
+    select s.* from entered cross join lateral (
+        select team_id, member_id, day
+        from unnest($5::uuid[], $6::uuid[], $7::date[]) as said (team_id, member_id, day)
+        where not exists (
+            select from membership m
+            where m.team_id = said.team_id and m.member_id = said.member_id
+              and said.day between m.joined_on and coalesce(m.left_on, 'infinity'))
+          and entered.scopes is not null offset 0) s
 )
 """  # noqa: S608 - constants
 _ROWS = """
@@ -117,9 +131,9 @@ select 'home' as kind, id, unit_id as other_id, founded_on as first, dissolved_o
        null::text as name, unit_key, commune_key, province_key
 from home
 union all select 'house', id, null, null, null, null, unit_key, commune_key, province_key from house
-union all select 'stay', team_id, member_id, joined_on, left_on, null, null, null, null from stay
+union all select 'stranger', team_id, member_id, day, null, null, null, null, null from stranger
 union all select status, null, null, active_from, active_to, code, null, null, province_key
-from service_type where code = any ($6::text[]) and deleted_at is null
+from service_type where code = any ($8::text[]) and deleted_at is null
 """
 _GATHER = _REFERENCES + _ROWS
 _GATHER_CAMPAIGNS = f"{_REFERENCES}, {CAMPAIGNS} {_ROWS} union all {FOUND}"
@@ -138,12 +152,13 @@ async def gather(
     """
     campaigns = list({fact.campaign_id for fact in facts} - {None})
     spots = [fact.team_id for fact in facts], [fact.unit_id for fact in facts]
+    stays = {stay for fact in facts for stay in fact.stays}
     rows = await database.fetch(
         _GATHER_CAMPAIGNS if campaigns else _GATHER,
         *entering(database, caller),
         list({fact.team_id for fact in facts}),
         list({fact.household_id for fact in facts} - {None}),
-        list({member for fact in facts for member in fact.member_ids}),
+        *(zip(*stays, strict=True) if stays else ((), (), ())),
         list({fact.service_type for fact in facts}),
         *((campaigns, *spots) if campaigns else ()),
     )
@@ -154,16 +169,15 @@ async def gather(
     )
     for row in rows:
         kind, id_, other_id, first, last, name, unit, commune, province = row
-        if kind == "stay":
-            life = (first, last or date.max)
-            found.stays.setdefault((id_, other_id), []).append(life)
-        elif kind == "home":
+        if kind == "home":
             team = Team(id_, other_id, unit, commune, province, first, last)
             if teams.covers(team, id_):
                 found.teams[id_] = team
         elif kind == "house":
             if households.covers(Spot(unit, commune, province)):
                 found.households.add(id_)
+        elif kind == "stranger":
+            found.strangers.add((id_, other_id, first))
         elif kind in {"campaign", "inside"}:
             found.campaigns.learn(row)
         else:  # a service, by its status
@@ -240,14 +254,13 @@ def _check_team(fact: Fact, team: Team) -> FieldError | None:
 
 
 def _check_members(fact: Fact, found: References) -> list[FieldError]:
-    errors = []
-    for index, member in enumerate(fact.member_ids):
-        for joined, left in found.stays.get((fact.team_id, member), ()):
-            if joined <= fact.day <= left:
-                break
-        else:
-            errors.append(FieldError(f"/member_ids/{index}", "not_in_team"))
-    return errors
+    if not found.strangers:
+        return []
+    return [
+        FieldError(f"/member_ids/{index}", "not_in_team")
+        for index, stay in enumerate(fact.stays)
+        if stay in found.strangers
+    ]
 
 
 def faults(caller: Caller, fact: Fact, team: Team, found: References) -> list[FieldError]:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from pydantic_core import to_json
 
 from api.auth.caller import Caller
 from api.driver import ENTERED, Connection, Hot
+from api.models.support_events import SupportEventCreate
 from api.services.event_duplicates import COLUMNS, earliest, own_of
 
 _TYPES = {
@@ -75,22 +76,47 @@ _INSERT_NAMED = f"""
 select e.id, twin.id as twin from e
 left join lateral ({earliest(f"${len(_TYPES) + 4}")}) twin on true
 """  # noqa: S608 - constants
-_SHARED = ("version", "created_at", "updated_at", "created_by", "status", "beneficiary_key")
-"""The columns that are the same for a whole set."""
-_OWN = [name for name in _TYPES if name not in _SHARED]
-_HASHES = ("content_hash", "beneficiary_hash")
-_WORDS = ("unit_id", "outcome", "mode", "channel")
-"""Enums, and the driver's own kind of id, of which JSON is written six times as fast as text."""
+_NOBODY: Final = dict.fromkeys(("beneficiary_age_band", "beneficiary_gender", "beneficiary_hash"))
+_DEFAULTS: Final = {
+    name: field.get_default(call_default_factory=True)
+    for name, field in SupportEventCreate.model_fields.items()
+    if not field.is_required()
+}
 _SET = f"""(
-    select {", ".join(f"${n}::{_TYPES[name]} as {name}" for n, name in enumerate(_SHARED, 4))},
-           {", ".join(_OWN)}
-    from json_populate_recordset(null::support_event, $3::json)) as given
+    select {_NAMES}
+    from json_populate_recordset(
+        json_populate_record(null::support_event, $4::json), $3::json)) as given
 """  # noqa: S608 - constants
-_INSERT = ENTERED + _insert_from(_SET, len(_SHARED) + 4)
+_INSERT = ENTERED + _insert_from(_SET, 5)
 """Rows go in as one JSON text (500 times 30 parameters cost more than the insert itself), in the
-order of their ids, so that no two sets wait for each other. One row alone goes in as values: making
-sense of the JSON would cost as much as its insert. One that names a household or a person is told
-of its possible duplicate; a set, whose answers show no events, is not."""
+order of their ids, so that no two sets wait for each other. What a row lacks is as the one in $4.
+One row alone goes in as values: making sense of the JSON would cost as much as its insert. One that
+names a household or a person is told of its possible duplicate; a set, whose answers show no
+events, is not."""
+
+
+class NewEvent(NamedTuple):
+    """An event to insert: what it says, also as JSON (`said_by`), and what was found besides."""
+
+    given: SupportEventCreate
+    said: str
+    found: dict[str, Any]
+
+    def row(self, common: dict[str, Any]) -> dict[str, Any]:
+        """Return the row, with the columns that are `common` to all."""
+        return _NOBODY | vars(self.given) | common | self.found
+
+    def json(self) -> str:
+        """Return the row as JSON, without what is common to all or left out.
+
+        Of two members with one name the database takes the latter.
+        """
+        said = self.said
+        if self.given.beneficiary:
+            left_out = {"id", "beneficiary"}
+            said = self.given.model_dump_json(exclude=left_out, exclude_defaults=True)
+        found = {name: _plain(value) for name, value in self.found.items()}
+        return f"{said[:-1]},{to_json(found).decode()[1:]}"
 
 
 def entering(database: Connection, caller: Caller) -> tuple[str, str]:
@@ -116,38 +142,42 @@ async def read(
 async def insert(
     database: Connection,
     caller: Caller,
-    rows: Collection[Mapping[str, Any]],
+    common: dict[str, Any],
+    events: Collection[NewEvent],
     tree: UUID | None,
-) -> dict[UUID, UUID | None]:
-    """Insert the rows whose ids are free; return these, one alone with its possible duplicate.
+) -> dict[UUID, Mapping[str, Any]]:
+    """Insert the events whose ids are free, with the columns that are `common` to all; return them.
 
-    None at all when the tree is not of the version `tree` any more, where that is given.
+    One alone is the row as it is now, with its possible duplicate; of each of a set, what was found
+    about it. None at all when the tree is not of the version `tree` any more, where that is given.
     """
-    if len(rows) == 1:
-        (row,) = rows
+    if len(events) == 1:
+        (event,) = events
+        row = event.row(common)
         values = [*entering(database, caller), *(row[name] for name in _TYPES), tree]
         values[-2] = json.dumps(row["external_ids"])
+        statement = _INSERT_ONE
         if row["household_id"] or row["beneficiary_hash"]:
-            made = await database.fetch(_INSERT_NAMED, *values, own_of(caller))
-            return {one["id"]: one["twin"] for one in made}
-        made = await database.fetch(_INSERT_ONE, *values)
-        return {one["id"]: None for one in made}
-    own = [{name: row[name] for name in _OWN} for row in rows]
-    for row in own:
-        for name in _HASHES:
-            row[name] = _hex(row[name])
-        for name in _WORDS:
-            row[name] = str(row[name])
-    shared = next(iter(rows))
+            statement = _INSERT_NAMED
+            values.append(own_of(caller))
+        made = await database.fetch(statement, *values)
+        return {one["id"]: row | {"possible_duplicate_of": one.get("twin")} for one in made}
     made = await database.fetch(
         _INSERT,
         *entering(database, caller),
-        to_json(own, exclude_none=True).decode(),
-        *(shared[name] for name in _SHARED),
+        f"[{','.join(event.json() for event in events)}]",
+        to_json(_DEFAULTS | common).decode(),
         tree,
     )
-    return {one["id"]: None for one in made}
+    found = {event.found["id"]: event.found for event in events}
+    return {one["id"]: found[one["id"]] for one in made}
 
 
-def _hex(value: bytes | None) -> str | None:
-    return None if value is None else rf"\x{value.hex()}"
+def _plain(value: Any) -> Any:
+    """Return what JSON is written of: of bytes as the database reads them.
+
+    (The driver's own kind of id is written six times as fast as text.)
+    """
+    if isinstance(value, bytes):
+        return rf"\x{value.hex()}"
+    return str(value) if isinstance(value, UUID) else value

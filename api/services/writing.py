@@ -114,9 +114,14 @@ def bring_back(row: Record) -> None:
         touch(row)
 
 
+def said_by(given: Creation) -> str:
+    """Return what a body says besides its id; what is left out is as its default."""
+    return given.model_dump_json(exclude={"id"}, exclude_defaults=True)
+
+
 def content_of(caller: Caller, given: Creation) -> bytes:
-    """Return the keyed hash of a body as accepted; what is left out is as its default."""
-    return caller.secrets.hash_text(given.model_dump_json(exclude={"id"}, exclude_defaults=True))
+    """Return the keyed hash of a body as accepted."""
+    return caller.secrets.hash_text(said_by(given))
 
 
 async def made_before[Row: Record](
