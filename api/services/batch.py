@@ -75,7 +75,8 @@ class Batch:
         if item.id is None:
             return
         if not isinstance(outcome, Refusal):
-            self.lacking.discard(item.id)
+            if self.lacking:
+                self.lacking.discard(item.id)
         elif item.op is Operation.create:
             self.lacking.add(item.id)
 

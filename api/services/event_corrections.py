@@ -16,7 +16,7 @@ from api.models.support_events import (
     SupportEventUpdate,
 )
 from api.services import event_intake, external_ids
-from api.services.event_references import event_places, may_write
+from api.services.event_judgement import event_places, may_write
 from api.services.support_events import RESOURCE, find_event, one_event, present, record
 from api.services.writing import changed_values, check_version, locked, touch
 

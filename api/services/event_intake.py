@@ -20,15 +20,8 @@ from api.models.support_events import (
     SupportEventCreate,
 )
 from api.services import event_rows, external_ids
-from api.services.event_references import (
-    Fact,
-    References,
-    Team,
-    faults,
-    gather,
-    judge,
-    locate,
-)
+from api.services.event_judgement import faults, judge, locate
+from api.services.event_references import Fact, References, Team, gather
 from api.services.event_rows import NewEvent
 from api.services.places import Place, known_places
 from api.services.writing import said_by
@@ -113,14 +106,12 @@ async def insert_events(
     """
     items = [_item(caller, each) for each in given]
     tree = caller.tree.version
-    known = known_places(tree)
-    found = await gather(database, caller, [item.fact for item in items], known)
-    known |= found.places
+    found = await gather(database, caller, [item.fact for item in items], known_places(tree))
     outcomes = await _take(database, caller, items, found, tree if found.recalled else None)
     refused = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Refusal)]
     if refused and found.recalled:
         left = [items[n] for n in refused]
-        found = await gather(database, caller, [item.fact for item in left])
+        found = await gather(database, caller, [item.fact for item in left], {})
         again = await _take(database, caller, left, found, None)
         for n, outcome in zip(refused, again, strict=True):
             outcomes[n] = outcome
@@ -246,7 +237,7 @@ async def check_correction(
         wanted["occurred_at"],
         wanted["campaign_id"],
     )
-    found = await gather(await connection_of(session), caller, [fact])
+    found = await gather(await connection_of(session), caller, [fact], {})
     team = found.teams.get(event.team_id)
     if team is None:
         raise not_found_at("/team_id")

@@ -19,7 +19,7 @@ from api.errors import FieldError, InsufficientRole
 from api.models.event_versions import EventDecision, EventVerify
 from api.models.support_events import EventAction, EventStatus, SupportEvent, SupportEventRead
 from api.services.event_corrections import keep, lock_event, may_correct, wrong_status
-from api.services.event_references import event_places
+from api.services.event_judgement import event_places
 from api.services.support_events import present, record
 from api.services.writing import check_version
 

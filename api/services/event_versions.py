@@ -18,7 +18,7 @@ from api.models.event_versions import (
 from api.models.support_events import EventAction, SupportEvent
 from api.pagination import Order, paginate
 from api.services.audit import record_read
-from api.services.event_references import event_places
+from api.services.event_judgement import event_places
 from api.services.masking import PERSONAL, mask, sees_people
 from api.services.support_events import RESOURCE, find_event, presentable
 

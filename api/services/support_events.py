@@ -21,7 +21,7 @@ from api.models.support_events import (
 from api.services import event_intake, event_rows
 from api.services.audit import record_one, record_read
 from api.services.event_duplicates import find_duplicates
-from api.services.event_references import event_places
+from api.services.event_judgement import event_places
 from api.services.masking import PERSONAL, mask, sees_people
 
 RESOURCE = event_intake.RESOURCE
