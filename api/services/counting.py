@@ -37,12 +37,12 @@ _BELOW_ROOTS = """
         select unit_key, target, days
         from (
             select unit_key, target, inside.days * told.days as days
-            from inside join told using (unit_key)
+            from inside full join told using (unit_key)
             union all
             select unit_key, null, inside.days - coalesce(anyhow.days, '{}')
-            from inside left join anyhow using (unit_key)
+            from inside full join anyhow using (unit_key)
         ) either
-        where not isempty(days))
+        where not coalesce(isempty(days), true))
 """
 
 _ALL_IN_THE_NATION = """
@@ -120,12 +120,14 @@ def placed(facts: str, values: str, asked: Asked, *, first: str = "") -> TextCla
     parameters `asked.placing`.
 
     The facts are gathered first, on their own: mixed with the placements, whose numbers the
-    planner cannot guess, it chooses nested loops that take seconds.
+    planner cannot guess, it chooses nested loops that take seconds. A full join is never one,
+    while its conditions may hold for nulls: of ten thousand units the planner expects one.
     """
     return text(f"""
         with {first} {_gathered(facts, asked)}
         select place.target, f.n, f.part, {values}
-        from f join place on place.unit_key = f.unit_key and place.days @> f.day
+        from f full join place using (unit_key)
+        where coalesce(place.days @> f.day, false)
         group by 1, 2, 3
     """)  # noqa: S608 - put together from constants
 

@@ -66,6 +66,7 @@ WITHOUT_PEOPLE = """
     drop view household_turns, beneficiary_turns, beneficiary_changes;
     drop table people_roll, household_reach, beneficiary_reach, household_move,
         beneficiary_renaming cascade;
+    drop function end_of_part, snapshot_until;
     drop function fold_events, rebuild_event_rolls, people_roll_differences, fold_households,
         fold_beneficiaries, count_people, note_household_move, note_beneficiary_renaming,
         is_household_seen;

@@ -129,13 +129,15 @@ async def write(place: Place, leader: httpx.AsyncClient, dice: random.Random) ->
 
 
 async def keep_folding(url: str, dice: random.Random, over: asyncio.Event, dies: float) -> int:
-    """Fold again and again, now and then dying before the commit; return how often it folded."""
+    """Fold in small and large parts, now and then dying before the commit; return how often."""
     folded = 0
     while not over.is_set():
         connection = await asyncpg.connect(url)
         await connection.execute("begin isolation level repeatable read")
         with suppress(asyncpg.SerializationError):
-            changed = await connection.fetchval("select fold_events()")
+            changed = await connection.fetchval(
+                "select fold_events($1)", dice.choice([1, 4, 1_000])
+            )
             if dice.random() < dies:
                 connection.terminate()
                 continue

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 import httpx
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api import clock
@@ -108,8 +109,10 @@ class Walk:
         await rehash(self.lao_cai.country.app.state.engine, Secrets(SECRET, keys))
 
     async def fold(self) -> None:
+        """Fold all that has changed, or a part of it."""
         async with transaction(self.lao_cai.country.app.state.engine, snapshot=True) as session:
-            await event_folding.fold(session)
+            most = {"most": self.dice.choice([1, 3, event_folding.PART])}
+            await session.execute(text("select fold_events(:most)"), most)
 
     async def step(self) -> str:
         steps = {
