@@ -7,10 +7,10 @@ seconds for one, and how deep a JSON body may nest.
 import asyncio
 import logging
 import re
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from limits import parse
-from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage import RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 from redis.asyncio import ConnectionPool
@@ -37,6 +37,28 @@ UNCOUNTED: Final = ("/health/",)
 """What watches over the service is never refused."""
 
 
+class Windows:
+    """Counts requests in this worker's memory; the first one opens a window of some seconds."""
+
+    def __init__(self, amount: int, seconds: int) -> None:
+        """Let `amount` requests of each into a window."""
+        self.amount, self.seconds = amount, seconds
+        self._open: dict[str, tuple[float, int]] = {}
+        self._swept = 0.0
+
+    def take(self, who: str, now: float) -> tuple[int, float]:
+        """Count a request; return how many are left, -1 when it is too much, and the end."""
+        if now >= self._swept + self.seconds:
+            self._open = {name: window for name, window in self._open.items() if now < window[0]}
+            self._swept = now
+        ends, left = self._open.get(who, (now, 0))
+        if now >= ends:
+            ends, left = now + self.seconds, self.amount
+        left = max(left - 1, -1)
+        self._open[who] = ends, left
+        return left, ends
+
+
 class Shares:
     """Counts requests: in this worker's memory, or in Redis (Valkey) for all workers together.
 
@@ -46,18 +68,11 @@ class Shares:
     def __init__(self, limit: str, url: str | None) -> None:
         """`limit` is e.g. `1000/minute`."""
         self.limit = parse(limit)
+        amount, seconds = self.limit.amount, self.limit.get_expiry()
+        self.policy = f'"default";q={amount};w={seconds}'
+        self._windows = Windows(amount, seconds)
         self._pool = ConnectionPool.from_url(url) if url else None
-        self._counter = FixedWindowRateLimiter(
-            RedisStorage(
-                f"async+{url}",
-                wrap_exceptions=True,
-                implementation="redispy",
-                connection_pool=cast("Any", self._pool),
-            )
-            if url
-            else MemoryStorage()
-        )
-        self.policy = f'"default";q={self.limit.amount};w={self.limit.get_expiry()}'
+        self._together = FixedWindowRateLimiter(_storage(url, self._pool)) if url else None
 
     async def close(self) -> None:
         """Leave no connection behind."""
@@ -69,15 +84,26 @@ class Shares:
 
         While Redis is away nobody is counted: to be open is better than to be down.
         """
-        try:
-            within = await self._counter.hit(self.limit, who)
-            reset, left = await self._counter.get_window_stats(self.limit, who)
-        except StorageError:
-            log.exception("requests cannot be counted")
-            return 0, {}
-        seconds = max(1, round(reset - clock.now().timestamp()))
-        told = {"ratelimit-policy": self.policy, "ratelimit": f'"default";r={left};t={seconds}'}
-        return 0 if within else seconds, told
+        now = clock.now().timestamp()
+        if self._together is None:
+            left, ends = self._windows.take(who, now)
+        else:
+            try:
+                within = await self._together.hit(self.limit, who)
+                ends, left = await self._together.get_window_stats(self.limit, who)
+            except StorageError:
+                log.exception("requests cannot be counted")
+                return 0, {}
+            left = left if within else -1
+        seconds = max(1, round(ends - now))
+        told = f'"default";r={max(left, 0)};t={seconds}'
+        return seconds if left < 0 else 0, {"ratelimit-policy": self.policy, "ratelimit": told}
+
+
+def _storage(url: str, pool: Any) -> RedisStorage:
+    return RedisStorage(
+        f"async+{url}", wrap_exceptions=True, implementation="redispy", connection_pool=pool
+    )
 
 
 class Gate:

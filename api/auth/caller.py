@@ -15,6 +15,7 @@ from api.auth.permissions import FACT_READS, MATRIX, Permission
 from api.auth.scope import Reach
 from api.auth.secrets import Secrets
 from api.clock import reporting_day
+from api.driver import Connection, Hot
 from api.models.role_grants import Role
 from api.pagination import Cursors
 
@@ -61,12 +62,11 @@ class Caller:
     cursors: Cursors = field(repr=False)
     scopes: str = field(repr=False)
     """The reaches as the database takes them (`noidai.scopes`)."""
-    event_scopes: str = field(repr=False)
-    """The same of `OF_EVENTS` only, for statements that are sent with every event."""
     said: Mapping[str, str | None] = field(default_factory=dict)
     """Who asks, by which grant, in which request."""
     context: str = ""
     """The same as the database takes it (`noidai.context`)."""
+    _written: dict[frozenset[Permission], str] = field(default_factory=dict, repr=False)
 
     def asking(self, permission: Permission, request_id: str) -> "Caller":
         """Return the caller within one request, to which every trace of it will point.
@@ -96,6 +96,14 @@ class Caller:
     def reach(self, permission: Permission) -> Reach:
         """Return where the permission holds."""
         return self.reaches.get(permission, NOWHERE)
+
+    def scopes_of(self, permissions: frozenset[Permission]) -> str:
+        """Return the reaches of some permissions as the database takes them; written once."""
+        known = self._written.get(permissions)
+        if known is None:
+            reaches = {p: reach for p, reach in self.reaches.items() if p in permissions}
+            known = self._written[permissions] = written(reaches)
+        return known
 
     def has(self, permission: Permission) -> bool:
         """Tell whether any grant carries the permission at all."""
@@ -143,6 +151,18 @@ async def enter(session: AsyncSession, caller: Caller) -> None:
     """Tell the database, for this transaction, who asks and where the permissions hold."""
     entered = {"scopes": caller.scopes, "context": caller.context, "principal": str(caller.id)}
     await session.execute(_ENTER, entered)
+
+
+def entering(
+    database: Connection, caller: Caller, needed: frozenset[Permission]
+) -> tuple[str, str]:
+    """Return the parameters of `ENTERED` for a statement that needs some permissions' reaches.
+
+    A hot one brings no more of the scope than it needs, since the database reads it at each; within
+    a transaction the scope lasts for whatever follows.
+    """
+    hot = isinstance(database, Hot)
+    return caller.scopes_of(needed) if hot else caller.scopes, caller.context
 
 
 async def present(session: AsyncSession, reaches: Mapping[Permission, Reach]) -> None:

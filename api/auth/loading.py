@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import clock
 from api.auth.caller import NOWHERE, Caller, Grant, Tree, present, written
-from api.auth.permissions import MATRIX, OF_EVENTS, TEAM_ROLES, Permission
+from api.auth.permissions import MATRIX, TEAM_ROLES, Permission
 from api.auth.scope import Reach
 from api.auth.secrets import Secrets
 from api.errors import Unauthenticated
@@ -125,7 +125,6 @@ async def load(
         secrets,
         cursors,
         written(reaches),
-        written({p: reach for p, reach in reaches.items() if p in OF_EVENTS}),
     )
 
 

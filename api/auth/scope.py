@@ -5,6 +5,7 @@ and the reach lists which of these lie in the caller's grants as the tree stands
 security in the database applies the same arrays again (`scope_keys`, `scope_teams`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID
@@ -57,6 +58,11 @@ class Spot(NamedTuple):
     unit_key: int
     commune_key: int | None
     province_key: int | None
+
+
+def spot_of(row: Mapping[str, Any]) -> Spot:
+    """Return where a row is placed."""
+    return Spot(row["unit_key"], row["commune_key"], row["province_key"])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from api.models.base import Placed, Record
 from api.models.external_ids import ExternalIdsPatch
 from api.models.pages import Page
 from api.models.types import (
+    Body,
     Creation,
     Day,
     ExternalIds,
@@ -97,13 +98,22 @@ class MembershipPut(MembershipFields, Input):
     """Joining a team, changing the role, or correcting the dates."""
 
 
-class MembershipRead(SQLModel):
+class MembershipRead(Body):
     """A stay in a team."""
 
     team_id: UUID
     role: MembershipRole
     joined_on: date
     left_on: date | None
+
+
+class Stay(MembershipRead):
+    """The same with its place, by which it is in scope or not."""
+
+    unit_id: UUID
+    unit_key: int
+    commune_key: int | None
+    province_key: int | None
 
 
 class MemberPut(MemberFields, Input):

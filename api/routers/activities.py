@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.auth.dependencies import ActivityReader, ActivityWriter, Session
+from api.auth.dependencies import ActivityReader, ActivityWriter, HotActivityReader, Session, hot_of
 from api.models.activities import (
     ActivityCreate,
     ActivityPage,
@@ -48,10 +48,10 @@ async def create_activity(
 
 @router.get("/{activity_id}", operation_id="get_activity")
 async def get_activity(
-    session: Session, caller: ActivityReader, activity_id: UUID, response: Response
+    caller: HotActivityReader, activity_id: UUID, request: Request, response: Response
 ) -> ActivityRead:
     """Return an activity."""
-    return tagged(response, await activities.get_activity(session, caller, activity_id))
+    return tagged(response, await activities.get_activity(hot_of(request), caller, activity_id))
 
 
 @router.patch("/{activity_id}", operation_id="update_activity")

@@ -5,7 +5,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.auth.dependencies import HouseholdReader, HouseholdWriter, Session
+from api.auth.dependencies import (
+    HotHouseholdReader,
+    HouseholdReader,
+    HouseholdWriter,
+    Session,
+    hot_of,
+)
 from api.models.consent_entries import ConsentEntryPage, ConsentEntryQuery
 from api.models.households import (
     HouseholdCreate,
@@ -49,10 +55,10 @@ async def create_household(
 
 @router.get("/{household_id}", operation_id="get_household")
 async def get_household(
-    session: Session, caller: HouseholdReader, household_id: UUID, response: Response
+    caller: HotHouseholdReader, household_id: UUID, request: Request, response: Response
 ) -> HouseholdRead:
     """Return a household."""
-    return tagged(response, await households.get_household(session, caller, household_id))
+    return tagged(response, await households.get_household(hot_of(request), caller, household_id))
 
 
 @router.patch("/{household_id}", operation_id="update_household")

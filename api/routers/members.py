@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.auth.dependencies import MemberReader, MemberWriter, Session
+from api.auth.dependencies import HotMemberReader, MemberReader, MemberWriter, Session, hot_of
 from api.models.members import (
     MemberCreate,
     MemberPage,
@@ -48,10 +48,10 @@ async def create_member(
 
 @router.get("/{member_id}", operation_id="get_member")
 async def get_member(
-    session: Session, caller: MemberReader, member_id: UUID, response: Response
+    caller: HotMemberReader, member_id: UUID, request: Request, response: Response
 ) -> MemberRead:
     """Return a member."""
-    return tagged(response, await members.get_member(session, caller, member_id))
+    return tagged(response, await members.get_member(hot_of(request), caller, member_id))
 
 
 @router.patch("/{member_id}", operation_id="update_member")

@@ -7,9 +7,12 @@ from typing import Any, get_args, get_origin
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.routing import Match
+from starlette.types import Scope
 
 from api.errors import FieldError, ValidationFailed
 from api.problems import pointer_of
+from api.routers.straight import straight
 
 
 class Strict(APIRoute):
@@ -19,14 +22,26 @@ class Strict(APIRoute):
     refuses unknown ones itself.
     """
 
+    def __init__(self, path: str, endpoint: Callable[..., Any], **how: Any) -> None:
+        """Note what the path begins with."""
+        self.front = path.partition("{")[0]
+        super().__init__(path, endpoint, **how)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Look for the path's beginning before all of it: most routes are another path's."""
+        if self.front not in scope["path"]:
+            return Match.NONE, {}
+        return super().matches(scope)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Look at the query first."""
-        handle = super().get_route_handler()
+        handle, answer = super().get_route_handler(), straight(self)
 
         async def handle_strictly(request: Request) -> Response:
             if request.scope["query_string"]:
                 self._check(request)
-            return await handle(request)
+            response = await answer(request) if answer else None
+            return response or await handle(request)
 
         return handle_strictly
 

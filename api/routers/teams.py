@@ -5,7 +5,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.auth.dependencies import Session, TeamLinkWriter, TeamReader, TeamWriter
+from api.auth.dependencies import (
+    HotTeamReader,
+    Session,
+    TeamLinkWriter,
+    TeamReader,
+    TeamWriter,
+    hot_of,
+)
 from api.models.teams import TeamCreate, TeamPage, TeamPut, TeamQuery, TeamRead, TeamUpdate
 from api.routers.answers import IfMatch, created, paged, tagged
 from api.routers.external_ids import BY_EXTERNAL_ID, ExternalName, upserted
@@ -37,10 +44,10 @@ async def create_team(
 
 @router.get("/{team_id}", operation_id="get_team")
 async def get_team(
-    session: Session, caller: TeamReader, team_id: UUID, response: Response
+    caller: HotTeamReader, team_id: UUID, request: Request, response: Response
 ) -> TeamRead:
     """Return a team."""
-    return tagged(response, await teams.get_team(session, caller, team_id))
+    return tagged(response, await teams.get_team(hot_of(request), caller, team_id))
 
 
 @router.patch("/{team_id}", operation_id="update_team")

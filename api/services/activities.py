@@ -1,6 +1,6 @@
 """Activities: what was held where, by whom, and who came."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,7 +11,8 @@ from sqlmodel import col
 from api import clock
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
-from api.auth.scope import visible
+from api.auth.scope import spot_of, visible
+from api.driver import Connection, connection_of
 from api.errors import InsufficientRole, NotFound
 from api.models.activities import (
     Activity,
@@ -26,6 +27,7 @@ from api.pagination import Order, paginate
 from api.services import external_ids
 from api.services.activity_references import check_activity, check_attendees
 from api.services.masking import mask
+from api.services.one_row import find, one_row
 from api.services.places import under
 from api.services.writing import (
     bring_back,
@@ -57,9 +59,12 @@ _ORDERS: Final = {
 }
 
 
-def _read(caller: Caller, row: Activity) -> ActivityRead:
-    values = row.model_dump() | {"host_unit_id": row.unit_id}
-    sees = caller.reach(Permission.members_read).covers(row, row.team_id)
+_ONE: Final = one_row(Activity, {Permission.activities_read})
+
+
+def _read(caller: Caller, row: Mapping[str, Any]) -> ActivityRead:
+    values = dict(row, host_unit_id=row["unit_id"])
+    sees = caller.reach(Permission.members_read).covers(spot_of(row), row["team_id"])
     return ActivityRead(**mask(values, () if sees else ("attendee_ids",)))
 
 
@@ -87,18 +92,17 @@ async def list_activities(
         statement = statement.where(col(Activity.id).in_(named))
 
     def read(rows: Sequence[Row[Any]]) -> list[ActivityRead]:
-        return [_read(caller, row.Activity) for row in rows]
+        return [_read(caller, dict(row.Activity)) for row in rows]
 
     order = _ORDERS[query.sort]
     page = await paginate(session, caller.cursors, query, statement, order, read)
     return ActivityPage(**dict(page))
 
 
-async def get_activity(session: AsyncSession, caller: Caller, activity_id: UUID) -> ActivityRead:
+async def get_activity(database: Connection, caller: Caller, activity_id: UUID) -> ActivityRead:
     """Return an activity in scope; absent and out of scope look alike."""
-    found = visible(Activity, caller, Permission.activities_read)
-    row = await session.scalar(found.where(col(Activity.id) == activity_id))
-    if row is None:
+    row = await find(database, caller, _ONE, activity_id)
+    if not caller.reach(Permission.activities_read).covers(spot_of(row), row["team_id"]):
         raise NotFound
     return _read(caller, row)
 
@@ -108,7 +112,7 @@ async def create_activity(
 ) -> tuple[ActivityRead, bool]:
     """Record an activity of a host that stood on its day."""
     if made := await made_before(session, caller, Activity, given):
-        return _read(caller, made), False
+        return _read(caller, dict(made)), False
     values = given.model_dump(exclude={"id"})
     columns = await check_activity(session, caller, values, values)
     await check_attendees(session, caller, given.attendee_ids)
@@ -116,7 +120,7 @@ async def create_activity(
     row, is_new = await insert_once(session, caller, Activity, given, values | columns)
     if is_new:
         await external_ids.claim(session, caller, RESOURCE, row.id, given.external_ids)
-    return _read(caller, row), is_new
+    return _read(caller, dict(row)), is_new
 
 
 async def _lock(
@@ -126,11 +130,11 @@ async def _lock(
     found = visible(Activity, caller, Permission.activities_read, hidden=hidden)
     row = await session.scalar(locked(found.where(col(Activity.id) == activity_id)))
     if row is None:  # what only may be read is not locked
-        await get_activity(session, caller, activity_id)
+        await get_activity(await connection_of(session), caller, activity_id)
         raise InsufficientRole
     if not caller.reach(Permission.activities_write).covers(row, row.team_id):
         raise NotFound if row.deleted_at else InsufficientRole
-    current = _read(caller, row)
+    current = _read(caller, dict(row))
     check_version(current, expected)
     return row, current
 
@@ -152,7 +156,7 @@ async def update_activity(
     if "external_ids" in values:
         await external_ids.claim(session, caller, RESOURCE, activity_id, values["external_ids"])
     await session.flush()
-    return _read(caller, row)
+    return _read(caller, dict(row))
 
 
 async def delete_activity(
@@ -171,4 +175,4 @@ async def undelete_activity(
     row, _ = await _lock(session, caller, activity_id, expected, hidden=True)
     bring_back(row)
     await session.flush()
-    return _read(caller, row)
+    return _read(caller, dict(row))

@@ -8,7 +8,7 @@ from uuid import UUID
 from api import clock
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
-from api.auth.scope import PlacedRow, Spot
+from api.auth.scope import PlacedRow, Spot, spot_of
 from api.errors import FieldError, Refusal, ValidationFailed, not_found_at
 from api.models.role_grants import Role
 from api.models.types import Level
@@ -20,15 +20,11 @@ CLOCK_SKEW = timedelta(hours=24)
 """How far ahead a phone's clock may run before its events are refused."""
 
 
-def _spot(row: Mapping[str, Any]) -> Spot:
-    return Spot(row["unit_key"], row["commune_key"], row["province_key"])
-
-
 def event_places(row: Mapping[str, Any]) -> tuple[tuple[Spot, UUID], tuple[Spot, UUID]]:
     """Return where an event lies, and where its team was placed: it is in scope by either."""
     team = row["team_id"]
     home = Spot(row["team_unit_key"], row["team_commune_key"], row["province_key"])
-    return (_spot(row), team), (home, team)
+    return (spot_of(row), team), (home, team)
 
 
 def may_write(caller: Caller, home: PlacedRow, team_id: UUID, members: Sequence[UUID]) -> bool:

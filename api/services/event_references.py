@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from api import clock
-from api.auth.caller import Caller
-from api.auth.permissions import Permission
+from api.auth.caller import Caller, entering
+from api.auth.permissions import OF_EVENTS, Permission
 from api.auth.scope import Spot
 from api.clock import reporting_day
 from api.driver import ENTERED, Connection
 from api.services.event_campaigns import CAMPAIGNS, FOUND, Campaigns
-from api.services.event_rows import entering
 from api.services.places import (
     Asked,
     Found,
@@ -143,7 +142,7 @@ async def gather(
     stays = {stay for fact in facts for stay in fact.stays}
     rows = await database.fetch(
         _GATHER_CAMPAIGNS if campaigns else _GATHER,
-        *entering(database, caller),
+        *entering(database, caller, OF_EVENTS),
         list({fact.team_id for fact in facts}),
         list({fact.household_id for fact in facts} - {None}),
         *(zip(*stays, strict=True) if stays else ((), (), ())),

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from api.auth.caller import Caller
-from api.driver import ENTERED, Connection, Hot
+from api.auth.caller import Caller, entering
+from api.auth.permissions import OF_EVENTS
+from api.driver import ENTERED, Connection
 from api.models.support_events import SupportEventCreate
 from api.services.event_duplicates import COLUMNS, earliest, own_of
 
@@ -123,23 +124,14 @@ class NewEvent(NamedTuple):
         return f"{said[:-1]},{to_json(found).decode()[1:]}"
 
 
-def entering(database: Connection, caller: Caller) -> tuple[str, str]:
-    """Return the parameters of `ENTERED` for statements about events.
-
-    A hot one brings no more of the scope than it needs, since the database reads it at each; within
-    a transaction the scope lasts for whatever follows.
-    """
-    hot = isinstance(database, Hot)
-    return caller.event_scopes if hot else caller.scopes, caller.context
-
-
 async def read(
     database: Connection, caller: Caller, event_ids: Collection[UUID]
 ) -> dict[UUID, dict[str, Any]]:
     """Return the events that row-level security shows the caller, hidden ones among them."""
     if not event_ids:
         return {}
-    rows = await database.fetch(_READ, *entering(database, caller), list(event_ids), own_of(caller))
+    entered = entering(database, caller, OF_EVENTS)
+    rows = await database.fetch(_READ, *entered, list(event_ids), own_of(caller))
     return {row["id"]: dict(row) for row in rows}
 
 
@@ -158,7 +150,7 @@ async def insert(
     if len(events) == 1:
         (event,) = events
         row = event.row(common)
-        values = [*entering(database, caller), *(row[name] for name in _TYPES), tree]
+        values = [*entering(database, caller, OF_EVENTS), *(row[name] for name in _TYPES), tree]
         values[-2] = json.dumps(row["external_ids"])
         statement = _INSERT_ONE
         if row["household_id"] or row["beneficiary_hash"]:
@@ -168,7 +160,7 @@ async def insert(
         return {one["id"]: row | {"possible_duplicate_of": one.get("twin")} for one in made}
     made = await database.fetch(
         _INSERT,
-        *entering(database, caller),
+        *entering(database, caller, OF_EVENTS),
         f"[{','.join(event.json() for event in events)}]",
         to_json(_DEFAULTS | common).decode(),
         tree,

@@ -1,10 +1,10 @@
 """Households: registered in a village, visited, reached by services."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, not_
+from sqlalchemy import ColumnElement, Row, Select, and_, func, literal_column, not_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import Text, col, select
@@ -12,8 +12,8 @@ from sqlmodel import Text, col, select
 from api import clock
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
-from api.auth.scope import visible
-from api.driver import Connection, connection_of
+from api.auth.scope import spot_of, visible
+from api.driver import Connection, Hot, connection_of
 from api.errors import FieldError, InsufficientRole, NotFound, ValidationFailed, not_found_at
 from api.models.households import (
     Consent,
@@ -30,8 +30,9 @@ from api.models.support_events import EventStatus, Outcome, SupportEvent
 from api.models.types import Level
 from api.pagination import Order, paginate
 from api.services import external_ids
-from api.services.audit import record_read
+from api.services.audit import record_one, record_read
 from api.services.masking import PERSONAL, check_unsealed, mask, sees_people
+from api.services.one_row import find, one_row
 from api.services.places import place, under
 from api.services.searching import contains
 from api.services.writing import (
@@ -70,40 +71,40 @@ def _reached_by(codes: Sequence[str]) -> ColumnElement[bool]:
     return _reached().where(col(SupportEvent.service_type).in_(codes)).exists()
 
 
-def _reading(caller: Caller, *, hidden: bool = False) -> Select[Any]:
-    codes = func.coalesce(
-        func.array_agg(func.distinct(SupportEvent.service_type), type_=ARRAY(Text)), []
-    )
-    return visible(Household, caller, Permission.households_read, hidden=hidden).add_columns(
-        _reached().with_only_columns(codes).scalar_subquery().label("services_reached")
-    )
+_CODES = func.coalesce(
+    func.array_agg(func.distinct(SupportEvent.service_type), type_=ARRAY(Text)),
+    literal_column("'{}'"),
+)
+_SERVICES = _reached().with_only_columns(_CODES).scalar_subquery().label("services_reached")
+_ONE = one_row(Household, {Permission.households_read, Permission.events_read}, _SERVICES)
 
 
 def _reader(caller: Caller) -> Any:
     def read(rows: Sequence[Row[Any]]) -> list[HouseholdRead]:
-        return [_read(caller, row) for row in rows]
+        found = (dict(row.Household, services_reached=row.services_reached) for row in rows)
+        return [_read(caller, household) for household in found]
 
     return read
 
 
-def _read(caller: Caller, row: Row[Any]) -> HouseholdRead:
-    household: Household = row.Household
+def _read(caller: Caller, household: dict[str, Any]) -> HouseholdRead:
     personal = PERSONAL[RESOURCE]
-    values = household.model_dump() | (dict.fromkeys(personal) if household.redacted_at else {})
-    sees = sees_people(caller, household.created_by, (household, None))
+    values = household | (dict.fromkeys(personal) if household["redacted_at"] else {})
+    sees = sees_people(caller, household["created_by"], (spot_of(household), None))
     hidden = () if sees and not _is_closed(household) else personal
     values = mask(values, hidden)
-    if not sees and household.consent and household.consent.get("method"):
-        values["consent"] = household.consent | {"method": None}
+    consent = household["consent"]
+    if not sees and consent and consent.get("method"):
+        values["consent"] = consent | {"method": None}
         values["masked"] = sorted([*values["masked"], METHOD])
-    return HouseholdRead(**values, services_reached=row.services_reached)
+    return HouseholdRead(**values)
 
 
-def _is_closed(household: Household) -> bool:
+def _is_closed(household: Mapping[str, Any]) -> bool:
     """Tell whether nobody reads the personal fields: consent was withdrawn, or use restricted."""
-    consent = household.consent or {}
+    consent = household["consent"] or {}
     withdrawn = consent.get("basis") == LegalBasis.consent and consent.get("withdrawn_at")
-    return bool(withdrawn or household.restricted_at)
+    return bool(withdrawn or household["restricted_at"])
 
 
 def _open() -> ColumnElement[bool]:
@@ -125,7 +126,7 @@ async def list_households(
     `q` searches only households whose head's name the caller may read: a search must not tell
     what a mask hides.
     """
-    statement = _reading(caller)
+    statement = visible(Household, caller, Permission.households_read).add_columns(_SERVICES)
     if query.unit_id:
         statement = statement.where(
             col(Household.unit_key).in_(under(query.unit_id, clock.today()))
@@ -158,23 +159,37 @@ async def _record(
     await record_read(database, caller, RESOURCE, [(row, row.unit_id) for row in shown], query)
 
 
-async def get_household(
-    session: AsyncSession, caller: Caller, household_id: UUID, *, hidden: bool = False
-) -> HouseholdRead:
+async def _find(
+    database: Connection, caller: Caller, household_id: UUID, *, hidden: bool = False
+) -> dict[str, Any]:
+    row = await find(database, caller, _ONE, household_id, hidden=hidden)
+    if not caller.reach(Permission.households_read).covers(spot_of(row)):
+        raise NotFound
+    return row
+
+
+async def get_household(database: Hot, caller: Caller, household_id: UUID) -> HouseholdRead:
     """Return a household in scope; absent and out of scope look alike."""
-    household = await _present(session, caller, household_id, hidden=hidden)
-    await _record(await connection_of(session), caller, [household])
+    row = await _find(database, caller, household_id)
+    household = _read(caller, row)
+    await record_one(database, caller, RESOURCE, household, row)
     return household
 
 
 async def _present(
-    session: AsyncSession, caller: Caller, household_id: UUID, *, hidden: bool = False
+    session: AsyncSession,
+    caller: Caller,
+    household_id: UUID,
+    *,
+    hidden: bool = False,
+    records: bool = False,
 ) -> HouseholdRead:
-    statement = _reading(caller, hidden=hidden).where(col(Household.id) == household_id)
-    row = (await session.execute(statement)).one_or_none()
-    if row is None:
-        raise NotFound
-    return _read(caller, row)
+    """Return a household as it is within the transaction; `records` records that as a read."""
+    database = await connection_of(session)
+    household = _read(caller, await _find(database, caller, household_id, hidden=hidden))
+    if records:
+        await _record(database, caller, [household])
+    return household
 
 
 async def create_household(
@@ -182,7 +197,7 @@ async def create_household(
 ) -> tuple[HouseholdRead, bool]:
     """Register a household in a village that stands today."""
     if made := await made_before(session, caller, Household, given):
-        return await get_household(session, caller, made.id, hidden=True), False
+        return await _present(session, caller, made.id, hidden=True, records=True), False
     where = await place(session, given.unit_id, clock.today(), {Level.village})
     if not caller.reach(Permission.households_write).covers(where):
         raise not_found_at("/unit_id")
@@ -191,8 +206,8 @@ async def create_household(
     row, is_new = await insert_once(session, caller, Household, given, values)
     if is_new:
         await external_ids.claim(session, caller, RESOURCE, row.id, given.external_ids)
-    present = _present if is_new else get_household
-    return await present(session, caller, row.id, hidden=True), is_new
+    present = await _present(session, caller, row.id, hidden=True, records=not is_new)
+    return present, is_new
 
 
 async def _lock(
@@ -231,7 +246,7 @@ async def update_household(
         current = current.model_copy(update={"consent": kept})
     values = changed_values(current, change, REQUIRED)
     if not values:
-        return await get_household(session, caller, household_id)
+        return await _present(session, caller, household_id, records=True)
     if values.get("consent"):
         if "basis" not in values["consent"]:
             raise ValidationFailed(FieldError("/consent/basis", "missing"))
@@ -271,4 +286,4 @@ async def undelete_household(
 ) -> HouseholdRead:
     """Bring a hidden household back, and show it: one that stood may have been changed since."""
     await bring_household_back(session, caller, household_id, expected)
-    return await get_household(session, caller, household_id)
+    return await _present(session, caller, household_id, records=True)

@@ -1,11 +1,11 @@
 """Members: people of teams, whose personal fields only some may see."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
+from sqlalchemy import JSON, ColumnElement, Row, literal_column
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -13,7 +13,7 @@ from api import clock, ids
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
 from api.auth.scope import visible
-from api.driver import connection_of
+from api.driver import Connection, Hot, connection_of
 from api.errors import InsufficientRole, NotFound
 from api.models.members import (
     Gender,
@@ -24,14 +24,15 @@ from api.models.members import (
     MemberRead,
     MemberRewrite,
     Membership,
-    MembershipRead,
     MemberUpdate,
+    Stay,
 )
 from api.pagination import Order, paginate
 from api.services import external_ids
-from api.services.audit import record_read
+from api.services.audit import record_one, record_read
 from api.services.masking import PERSONAL, check_unsealed, mask, sees_people
 from api.services.memberships import insert_memberships, lock_member, put_memberships
+from api.services.one_row import find, one_row
 from api.services.places import under
 from api.services.writing import (
     bring_back,
@@ -50,55 +51,52 @@ REQUIRED = frozenset({"full_name", "gender", "is_youth_union_member", "external_
 YOUTH = range(16, 31)
 
 
-def is_youth(member: Member, day: date) -> bool | None:
+_STAYS: ColumnElement[Any] = literal_column(
+    "(select json_agg(s order by s.joined_on, s.team_id)"
+    " from membership s where s.member_id = member.id)",
+    JSON,
+).label("stays")
+_ONE = one_row(Member, {Permission.members_read}, _STAYS)
+
+
+def is_youth(member: Mapping[str, Any], day: date) -> bool | None:
     """Tell whether someone is youth on a day: a union member, or aged 16-30.
 
     `None` when neither is known.
     """
-    if member.is_youth_union_member:
+    if member["is_youth_union_member"]:
         return True
-    return None if member.birth_year is None else day.year - member.birth_year in YOUTH
+    born = member["birth_year"]
+    return None if born is None else day.year - born in YOUTH
 
 
-async def _memberships(
-    session: AsyncSession, caller: Caller, members: Iterable[UUID]
-) -> dict[UUID, list[Membership]]:
-    """Return the stays that the caller may see, by member, in one statement."""
-    statement = (
-        select(Membership)
-        .where(
-            col(Membership.member_id).in_(list(members)),
-            caller.reach(Permission.members_read).filter(Membership),
-        )
-        .order_by(col(Membership.joined_on), col(Membership.team_id))
-        .execution_options(populate_existing=True)
-    )
-    found: dict[UUID, list[Membership]] = {}
-    for stay in await session.scalars(statement):
-        found.setdefault(stay.member_id, []).append(stay)
-    return found
+def _stays(caller: Caller, member: Mapping[str, Any]) -> list[Stay]:
+    """Return a member's stays that the caller may see, by their beginnings."""
+    reach = caller.reach(Permission.members_read)
+    stays = (Stay.model_validate(stay) for stay in member["stays"] or ())
+    return [stay for stay in stays if reach.covers(stay, stay.team_id)]
 
 
-def _read(caller: Caller, member: Member, stays: Sequence[Membership]) -> MemberRead:
+def _read(caller: Caller, member: dict[str, Any], stays: Sequence[Stay]) -> MemberRead:
     hidden: Sequence[str] = ()
-    if not sees_people(caller, member.created_by, *((stay, stay.team_id) for stay in stays)):
+    if not sees_people(caller, member["created_by"], *((stay, stay.team_id) for stay in stays)):
         named = caller.reach(Permission.names_read)
         hidden = PERSONAL[RESOURCE]
         if any(named.covers(stay) for stay in stays):
             hidden = [name for name in hidden if name != "full_name"]
-    if member.restricted_at:
+    if member["restricted_at"]:
         hidden = PERSONAL[RESOURCE]
-    held = member.model_dump() | (NEVER_SHOWN if member.redacted_at else {})
+    redacted = member["redacted_at"]
     return MemberRead(
-        **mask(held, hidden),
-        is_youth=None if member.redacted_at else is_youth(member, clock.today()),
-        memberships=[MembershipRead.model_validate(stay.model_dump()) for stay in stays],
+        **mask(member | (NEVER_SHOWN if redacted else {}), hidden),
+        is_youth=None if redacted else is_youth(member, clock.today()),
+        memberships=[*stays],
     )
 
 
 async def list_members(session: AsyncSession, caller: Caller, query: MemberQuery) -> MemberPage:
-    """Return a page of the members in scope; two statements whatever its size."""
-    statement = visible(Member, caller, Permission.members_read)
+    """Return a page of the members in scope."""
+    statement = visible(Member, caller, Permission.members_read).add_columns(_STAYS)
     stays = select(col(Membership.member_id)).where(
         caller.reach(Permission.members_read).filter(Membership)
     )
@@ -113,42 +111,45 @@ async def list_members(session: AsyncSession, caller: Caller, query: MemberQuery
             col(Member.id).in_(external_ids.named(RESOURCE, query.external_id))
         )
 
-    def rows_of(rows: Sequence[Row[Any]]) -> list[Member]:
-        return [row.Member for row in rows]
+    def read(rows: Sequence[Row[Any]]) -> list[tuple[MemberRead, UUID]]:
+        found = [dict(row.Member, stays=row.stays) for row in rows]
+        every = [(member, _stays(caller, member)) for member in found]
+        return [(_read(caller, member, stays), stays[-1].unit_id) for member, stays in every]
 
     order = Order(col(Member.id), col(Member.id))
-    page = await paginate(session, caller.cursors, query, statement, order, rows_of)
-    found = await _memberships(session, caller, [member.id for member in page.items])
-    items = [_read(caller, member, found.get(member.id, [])) for member in page.items]
-    shown = [(row, _unit_of(found.get(row.id, []))) for row in items]
-    await record_read(await connection_of(session), caller, RESOURCE, shown, query)
+    page = await paginate(session, caller.cursors, query, statement, order, read)
+    await record_read(await connection_of(session), caller, RESOURCE, page.items, query)
+    items = [member for member, _ in page.items]
     return MemberPage(items=items, next_cursor=page.next_cursor, total=page.total)
 
 
-def _unit_of(stays: Sequence[Membership]) -> UUID | None:
-    return stays[-1].unit_id if stays else None
+async def _find(
+    database: Connection, caller: Caller, member_id: UUID, *, hidden: bool = False
+) -> tuple[MemberRead, list[Stay]]:
+    """Return a member as the caller may see it, and by which stays: by one at least."""
+    row = await find(database, caller, _ONE, member_id, hidden=hidden)
+    stays = _stays(caller, row)
+    if not stays:
+        raise NotFound
+    return _read(caller, row, stays), stays
+
+
+async def get_member(database: Hot, caller: Caller, member_id: UUID) -> MemberRead:
+    """Return a member in scope; absent and out of scope look alike."""
+    member, stays = await _find(database, caller, member_id)
+    await record_one(database, caller, RESOURCE, member, stays[-1].model_dump())
+    return member
 
 
 async def _present(
-    session: AsyncSession, caller: Caller, member: Member, *, records: bool = False
+    session: AsyncSession, caller: Caller, member_id: UUID, *, records: bool = False
 ) -> MemberRead:
-    """Return a member as the caller may see it; with `records` that is recorded as a read."""
-    stays = (await _memberships(session, caller, [member.id])).get(member.id, [])
-    present = _read(caller, member, stays)
+    """Return a member as it is within the transaction; `records` records that as a read."""
+    database = await connection_of(session)
+    member, stays = await _find(database, caller, member_id, hidden=True)
     if records:
-        await record_read(
-            await connection_of(session), caller, RESOURCE, [(present, _unit_of(stays))]
-        )
-    return present
-
-
-async def get_member(session: AsyncSession, caller: Caller, member_id: UUID) -> MemberRead:
-    """Return a member in scope; absent and out of scope look alike."""
-    found = visible(Member, caller, Permission.members_read).where(col(Member.id) == member_id)
-    member = await session.scalar(found)
-    if member is None:
-        raise NotFound
-    return await _present(session, caller, member, records=True)
+        await record_read(database, caller, RESOURCE, [(member, stays[-1].unit_id)])
+    return member
 
 
 async def create_member(
@@ -159,14 +160,14 @@ async def create_member(
     The memberships go in first: scope comes from them, in the database as here.
     """
     if made := await made_before(session, caller, Member, given):
-        return await _present(session, caller, made, records=True), False
+        return await _present(session, caller, made.id, records=True), False
     given.id = given.id or ids.new_id()
     await insert_memberships(session, caller, given.id, given.memberships)
     values = given.model_dump(exclude={"id", "memberships"})
     row, is_new = await insert_once(session, caller, Member, given, values)
     if is_new:
         await external_ids.claim(session, caller, RESOURCE, row.id, given.external_ids)
-    return await _present(session, caller, row, records=not is_new), is_new
+    return await _present(session, caller, row.id, records=not is_new), is_new
 
 
 async def _lock(
@@ -174,12 +175,11 @@ async def _lock(
 ) -> tuple[Member, MemberRead]:
     """Lock a member of a team that the caller may write; 404, 403, then 412."""
     member = await lock_member(session, caller, member_id, hidden=hidden)
-    stays = (await _memberships(session, caller, [member_id])).get(member_id, [])
+    current, stays = await _find(await connection_of(session), caller, member_id, hidden=True)
     writes = caller.reach(Permission.members_write)
     if not any(writes.covers(stay, stay.team_id) for stay in stays):
         raise NotFound if member.deleted_at else InsufficientRole
-    current = _read(caller, member, stays)
-    shown = [(current, _unit_of(stays))]
+    shown = [(current, stays[-1].unit_id)]
     check_version(current, expected, lambda own: record_read(own, caller, RESOURCE, shown))
     check_unsealed(member)
     return member, current
@@ -192,12 +192,12 @@ async def update_member(
     member, current = await _lock(session, caller, member_id, expected)
     values = changed_values(current, change, REQUIRED)
     if not values:
-        return await _present(session, caller, member, records=True)
+        return await _present(session, caller, member_id, records=True)
     if "external_ids" in values:
         await external_ids.claim(session, caller, RESOURCE, member_id, values["external_ids"])
     change_row(member, values)
     await session.flush()
-    return await _present(session, caller, member)
+    return await _present(session, caller, member_id)
 
 
 async def rewrite_member(
@@ -222,17 +222,16 @@ async def delete_member(
 
 async def bring_member_back(
     session: AsyncSession, caller: Caller, member_id: UUID, expected: int
-) -> Member:
+) -> None:
     """Bring a hidden person back; one who is there stays as they are."""
     member, _ = await _lock(session, caller, member_id, expected, hidden=True)
     bring_back(member)
     await session.flush()
-    return member
 
 
 async def undelete_member(
     session: AsyncSession, caller: Caller, member_id: UUID, expected: int
 ) -> MemberRead:
     """Bring a hidden person back, and show them: who was there may have been changed since."""
-    member = await bring_member_back(session, caller, member_id, expected)
-    return await _present(session, caller, member, records=True)
+    await bring_member_back(session, caller, member_id, expected)
+    return await _present(session, caller, member_id, records=True)

@@ -1,17 +1,20 @@
 """Teams: founding, changing, moving, dissolving."""
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, or_, text
+from sqlalchemy import ARRAY, JSON, ColumnElement, Label, Row, Uuid, exists, func, or_, text
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from api import clock
 from api.auth.caller import Caller
 from api.auth.permissions import Permission
-from api.auth.scope import visible
+from api.auth.scope import spot_of, visible
+from api.driver import Connection, connection_of
 from api.errors import FieldError, InsufficientRole, NotFound, ValidationFailed, not_found_at
 from api.models.members import Member, Membership, MembershipRole
 from api.models.teams import (
@@ -26,6 +29,7 @@ from api.models.teams import (
 from api.models.types import Level
 from api.pagination import Order, paginate
 from api.services import external_ids
+from api.services.one_row import TODAY, find, one_row
 from api.services.places import place, under
 from api.services.searching import contains
 from api.services.writing import (
@@ -44,37 +48,28 @@ PLACES = frozenset({Level.village, Level.commune})
 REQUIRED = frozenset({"name", "unit_id", "kind", "founded_on", "external_ids"})
 
 
-def _reading(caller: Caller, *, hidden: bool = False) -> Select[Any]:
-    """Select the teams the caller may see, with today's size and leader."""
-    today = clock.today()
-    present = (
-        select(Membership)
-        .join(Member, isouter=True)  # not every reader of a team may read who its members are
-        .where(
-            col(Member.deleted_at).is_(None),
-            col(Membership.team_id) == col(Team.id),
-            col(Membership.joined_on) <= today,
-            or_(col(Membership.left_on).is_(None), col(Membership.left_on) >= today),
-        )
-        .correlate(Team)
+def _people(today: date | ColumnElement[date]) -> Label[Any]:
+    """Return the size and the leader of the team at hand, on a day.
+
+    Not every reader of a team may read who its members are: one who is not shown is counted.
+    """
+    member = col(Membership.member_id)
+    gone = exists().where(col(Member.id) == member, col(Member.deleted_at).is_not(None))
+    leaders = func.array_agg(
+        aggregate_order_by(member, col(Membership.joined_on).desc(), member), type_=ARRAY(Uuid)
+    ).filter(col(Membership.role) == MembershipRole.leader)
+    size = func.count(member.distinct())
+    told = func.json_build_object("member_count", size, "leader_id", leaders[1], type_=JSON)
+    present = select(told).where(
+        col(Membership.team_id) == col(Team.id),
+        col(Membership.joined_on) <= today,
+        or_(col(Membership.left_on).is_(None), col(Membership.left_on) >= today),
+        ~gone,
     )
-    size = present.with_only_columns(func.count(func.distinct(Membership.member_id)))
-    leader = (
-        present.with_only_columns(col(Membership.member_id))
-        .where(col(Membership.role) == MembershipRole.leader)
-        .order_by(col(Membership.joined_on).desc(), col(Membership.member_id))
-        .limit(1)
-    )
-    return visible(Team, caller, Permission.teams_read, hidden=hidden).add_columns(
-        size.scalar_subquery().label("member_count"), leader.scalar_subquery().label("leader_id")
-    )
+    return present.correlate(Team).scalar_subquery().label("people")
 
 
-def _read(rows: Sequence[Row[Any]]) -> list[TeamRead]:
-    return [
-        TeamRead(**row.Team.model_dump(), member_count=row.member_count, leader_id=row.leader_id)
-        for row in rows
-    ]
+_ONE = one_row(Team, {Permission.teams_read, Permission.members_read}, _people(TODAY))
 
 
 _ORDERS = {
@@ -88,7 +83,7 @@ _ORDERS = {
 
 async def list_teams(session: AsyncSession, caller: Caller, query: TeamQuery) -> TeamPage:
     """Return a page of the teams in scope."""
-    statement = _reading(caller)
+    statement = visible(Team, caller, Permission.teams_read).add_columns(_people(clock.today()))
     if query.unit_id:
         statement = statement.where(col(Team.unit_key).in_(under(query.unit_id, clock.today())))
     if query.kind:
@@ -104,19 +99,29 @@ async def list_teams(session: AsyncSession, caller: Caller, query: TeamQuery) ->
         statement = statement.where(
             col(Team.id).in_(external_ids.named(RESOURCE, query.external_id))
         )
-    page = await paginate(session, caller.cursors, query, statement, _ORDERS[query.sort], _read)
+
+    def read(rows: Sequence[Row[Any]]) -> list[TeamRead]:
+        return [TeamRead(**dict(row.Team), **row.people) for row in rows]
+
+    page = await paginate(session, caller.cursors, query, statement, _ORDERS[query.sort], read)
     return TeamPage(**dict(page))
 
 
 async def get_team(
-    session: AsyncSession, caller: Caller, team_id: UUID, *, hidden: bool = False
+    database: Connection, caller: Caller, team_id: UUID, *, hidden: bool = False
 ) -> TeamRead:
     """Return a team in scope; absent and out of scope look alike."""
-    statement = _reading(caller, hidden=hidden).where(col(Team.id) == team_id)
-    row = (await session.execute(statement)).one_or_none()
-    if row is None:
+    row = await find(database, caller, _ONE, team_id, clock.today(), hidden=hidden)
+    if not caller.reach(Permission.teams_read).covers(spot_of(row), team_id):
         raise NotFound
-    return _read([row])[0]
+    return TeamRead(**row, **row["people"])
+
+
+async def _present(
+    session: AsyncSession, caller: Caller, team_id: UUID, *, hidden: bool = False
+) -> TeamRead:
+    """Return a team as it is within the transaction."""
+    return await get_team(await connection_of(session), caller, team_id, hidden=hidden)
 
 
 async def create_team(
@@ -124,7 +129,7 @@ async def create_team(
 ) -> tuple[TeamRead, bool]:
     """Found a team in a village or commune that stood on its founding day."""
     if made := await made_before(session, caller, Team, given):
-        return await get_team(session, caller, made.id, hidden=True), False
+        return await _present(session, caller, made.id, hidden=True), False
     if given.dissolved_on and given.dissolved_on < given.founded_on:
         raise ValidationFailed(FieldError("/dissolved_on", "end_before_start"))
     where = await place(session, given.unit_id, given.founded_on, PLACES)
@@ -134,7 +139,7 @@ async def create_team(
     row, is_new = await insert_once(session, caller, Team, given, values)
     if is_new:
         await external_ids.claim(session, caller, RESOURCE, row.id, given.external_ids)
-    return await get_team(session, caller, row.id, hidden=True), is_new
+    return await _present(session, caller, row.id, hidden=True), is_new
 
 
 async def _lock(
@@ -144,9 +149,9 @@ async def _lock(
     found = visible(Team, caller, Permission.teams_read, hidden=hidden)
     team = await session.scalar(locked(found.where(col(Team.id) == team_id)))
     if team is None:
-        await get_team(session, caller, team_id)
+        await _present(session, caller, team_id)
         raise InsufficientRole
-    current = await get_team(session, caller, team_id, hidden=hidden)
+    current = await _present(session, caller, team_id, hidden=hidden)
     check_version(current, expected)
     return team, current
 
@@ -193,7 +198,7 @@ async def update_team(
         await external_ids.claim(session, caller, RESOURCE, team_id, values["external_ids"])
     change_row(team, values)
     await session.flush()
-    return await get_team(session, caller, team_id)
+    return await _present(session, caller, team_id)
 
 
 async def delete_team(session: AsyncSession, caller: Caller, team_id: UUID, expected: int) -> None:
@@ -214,4 +219,4 @@ async def undelete_team(
         raise NotFound if team.deleted_at else InsufficientRole
     bring_back(team)
     await session.flush()
-    return await get_team(session, caller, team_id)
+    return await _present(session, caller, team_id)

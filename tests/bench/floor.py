@@ -97,6 +97,16 @@ async def read_team(team_id: UUID) -> dict[str, Any]:
     return (await _rows("select * from team where id = $1", team_id))[0]
 
 
+@app.get("/members/{member_id}")
+async def read_member(member_id: UUID) -> dict[str, Any]:
+    return (await _rows("select * from member where id = $1", member_id))[0]
+
+
+@app.get("/households/{household_id}")
+async def read_household(household_id: UUID) -> dict[str, Any]:
+    return (await _rows("select * from household where id = $1", household_id))[0]
+
+
 @app.get("/events/{event_id}")
 async def read_event(event_id: UUID) -> dict[str, Any]:
     return (await _rows(f"{READ} where id = $1", event_id))[0]

@@ -111,11 +111,23 @@ async def prepare(port: int, superuser: str) -> list[Operation]:
     province = await _sign_in(port, "province_admin")
     portal = await _sign_in(port, "portal_client")
     teams = await _ids(port, "/v1/teams?limit=50", commune)
+    members = await _ids(port, "/v1/members?limit=50", commune)
+    households = await _ids(port, "/v1/households?limit=50", commune)
     events = await _ids(port, f"{EVENTS}?limit=50", commune)
     page = [f"{EVENTS}?limit=50"]
     one_team = _reads([f"/teams/{each}" for each in teams])
     return [
         Operation("read one team", _reads([f"/v1/teams/{t}" for t in teams], commune), one_team),
+        Operation(
+            "read one member",
+            _reads([f"/v1/members/{each}" for each in members], commune),
+            _reads([f"/members/{each}" for each in members]),
+        ),
+        Operation(
+            "read one household",
+            _reads([f"/v1/households/{each}" for each in households], commune),
+            _reads([f"/households/{each}" for each in households]),
+        ),
         Operation(
             "read one event",
             _reads([f"{EVENTS}/{each}" for each in events], commune),

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import create_app
-from api.gate import too_deep
+from api.gate import Windows, too_deep
 from api.models.role_grants import Role
 from api.settings import Settings
 from tests.conftest import SECRET
@@ -59,6 +59,21 @@ async def test_a_principal_has_its_share_and_is_told_what_is_left(limited: Limit
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert await statuses(second, 4) == [200] * 4
         assert (await first.get("/health/live")).status_code == 200
+
+
+def test_a_window_opens_with_its_first_request_and_is_forgotten_when_it_is_over() -> None:
+    windows = Windows(2, 60)
+    assert [windows.take("a", now) for now in (100, 110, 120, 130)] == [
+        (1, 160),
+        (0, 160),
+        (-1, 160),
+        (-1, 160),
+    ]
+    assert windows.take("b", 130) == (1, 190)
+    assert windows.take("a", 160) == (1, 220)
+    for second in range(1000):
+        windows.take(f"passer-by {second}", 200 + second)
+    assert len(windows._open) <= 2 * 60
 
 
 async def test_who_is_not_signed_in_is_counted_by_address(limited: Limited) -> None:

@@ -47,6 +47,30 @@ COPY = text("""
 """)
 
 
+MORE = """
+    do $$
+    declare names text; given text;
+    begin
+        select string_agg(column_name, ', '),
+               string_agg(case column_name when 'id' then 'gen_random_uuid()'
+                          else column_name end, ', ')
+        into names, given
+        from information_schema.columns where table_name = '{table}' and is_generated = 'NEVER';
+        execute 'insert into {table} (' || names || ') select ' || given
+            || ' from {table}, generate_series(1, 2000)';
+    end $$
+"""
+JOIN = text("""
+    insert into membership (team_id, member_id, joined_on, role,
+                            unit_id, unit_key, commune_key, province_key)
+    select s.team_id, m.id, s.joined_on, 'member',
+           s.unit_id, s.unit_key, s.commune_key, s.province_key
+    from membership s, member m
+    where s.team_id = :team
+      and not exists (select from membership where member_id = m.id)
+""")
+
+
 @pytest.fixture
 async def crowded(lao_cai: Province, superuser: AsyncEngine) -> Province:
     """A commune with few events, beside one with many newer ones."""
@@ -267,6 +291,40 @@ async def test_a_hot_read_is_a_look_into_the_primary_key(
     assert all(node["Actual Rows"] == 0 for node in read if node not in scans)
     assert [node["Node Type"] for node in scans] == ["Index Scan"]
     assert scans[0]["Index Name"] == "support_event_pkey"
+
+
+@pytest.fixture
+async def many(crowded: Province, superuser: AsyncEngine) -> dict[str, str]:
+    """A row of each noun among thousands of others; its id by its path."""
+    here, there = crowded.muong_khuong, crowded.bao_thang
+    fair = {"kind": "outreach", "title": "Ngày hội", "organiser": "team", "held_on": "2025-09-01"}
+    hosted = {"host_unit_id": here.village["id"], "team_id": here.team["id"]}
+    activity = await make(here.admin, "activities", **fair, **hosted)
+    async with superuser.connect() as connection:
+        for table in ("team", "member", "household", "activity"):
+            await connection.execute(text(MORE.format(table=table)))
+        await connection.execute(JOIN, {"team": there.team["id"]})
+        await connection.execute(text("analyze"))
+    ids_of = {"teams": here.team, "members": here.leader, "households": here.household}
+    return {noun: row["id"] for noun, row in (ids_of | {"activities": activity}).items()}
+
+
+@pytest.mark.parametrize("role", [Role.commune_admin, Role.province_admin])
+async def test_one_row_and_what_is_told_with_it_are_found_by_their_indexes(
+    app: FastAPI, crowded: Province, many: dict[str, str], role: Role
+) -> None:
+    at = MUONG_KHUONG if role is Role.commune_admin else LAO_CAI
+    officer = await crowded.country.sign_in(role, at=at)
+    for noun, row_id in many.items():
+        (plan,) = await plans(app, officer, f"/v1/{noun}/{row_id}")
+        read = [node for node in nodes(plan) if "Relation Name" in node]
+        assert all(node["Node Type"].startswith("Index") for node in read), read
+        keys = [node for node in read if node["Index Name"] == f"{node['Relation Name']}_pkey"]
+        assert keys[0]["Actual Rows"] == keys[0]["Actual Loops"] == 1, noun
+        asked = [
+            node for node in nodes(plan) if node.get("Subplan Name", "").startswith("InitPlan")
+        ]
+        assert all(node["Actual Loops"] <= 1 for node in asked), noun
 
 
 async def test_a_search_reads_no_table_of_units_whole(
