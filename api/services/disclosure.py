@@ -4,11 +4,16 @@ Primary and complementary suppression (Hundepool et al., Statistical Disclosure 
 4), kept simple: the provinces are families of communes, and a known sum over a family's hidden
 cells must tell nothing about any one of them. Where no commune is left to hide, the province's own
 total is hidden instead, so that a province's pattern never rests on another's data.
+
+Numbers lie in columns, and only the families of what is hidden are looked at: a country has a
+hundred thousand cells a year.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final, NamedTuple
 
 LEAST: Final = 5
@@ -16,192 +21,247 @@ LEAST: Final = 5
 
 type Part = tuple[str | None, bool]
 """A part of a split, and whether it is those that the measure leaves out."""
-type Numbers = Mapping[Part, int]
+type Column = Mapping[int, int]
+"""Unit -> its number."""
 type Family = tuple[str, int]
 """A boundary, and the key of a province."""
-type Block = tuple[int, ...]
-"""Communes whose territory mixed since the period began: hidden or shown together."""
 
 
-class Cell(NamedTuple):
-    """A commune, or (the province's negative key) what lies in no commune that can be told."""
+@dataclass(frozen=True)
+class Ground:
+    """Where the communes lie in one tree, and which of them are hidden or shown together."""
 
-    family: Family
-    unit: int
-    block: Block
-    closed: bool = False
-    """Whether it is hidden in any case: both trees together would show a part of it."""
+    provinces: Column
+    """Commune -> province."""
+    under: Mapping[int, Sequence[int]]
+    """Province -> its communes."""
+    first: Column = field(default_factory=dict)
+    """Commune -> the first of its block: those whose territory mixed since the period began."""
+    blocks: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """The first of a block -> all of it; whatever is in none is a block of its own."""
+    closed: AbstractSet[int] = frozenset()
+    """Communes hidden in any case: both trees together would show a part of them."""
 
-    def is_in(self, blocks: AbstractSet[Block]) -> bool:
-        """Tell whether it is hidden when the blocks are."""
-        return self.closed or self.block in blocks
+    def province(self, cell: int) -> int:
+        """Return the province of a commune, or of the rest of a province: its negative key."""
+        return self.provinces.get(cell, -cell)
+
+
+class Sheet(NamedTuple):
+    """Numbers by part and unit, and the known numbers that none of a unit's parts can exceed."""
+
+    numbers: Mapping[Part, Column]
+    caps: Mapping[str | None, Column] = {}
+
+    def total(self, unit: int) -> int:
+        """Return the sum of a unit's numbers."""
+        return sum(column.get(unit, 0) for column in self.numbers.values())
+
+    def small(self) -> Iterator[int]:
+        """Give the units of which a number says something about a few people."""
+        for column in self.numbers.values():
+            yield from [unit for unit, number in column.items() if 0 < number < LEAST]
+
+    def is_safe(self, group: Collection[int]) -> bool:
+        """Tell whether the sums over hidden units, which are known, give none of them away.
+
+        Two at least; no sum that is small itself; no unit that the others' greatest and smallest
+        possible numbers leave one choice only.
+        """
+        if len(group) < 2:  # noqa: PLR2004 - one is what the sum says
+            return not group
+        rows = {
+            part: [column.get(unit, 0) for unit in group]
+            for part, column in self.numbers.items()
+            if not column.keys().isdisjoint(group)
+        }
+        sums = {part: sum(numbers) for part, numbers in rows.items()}
+        if any(0 < total < LEAST for total in sums.values()):
+            return False
+        for part, numbers in rows.items():
+            total, caps = sums[part], self.caps.get(part[0], {})
+            ceilings = [caps.get(unit, total) for unit in group]
+            floor = 0
+            if len(rows) == 1 and all(0 < number < LEAST for number in numbers):
+                floor, ceilings = 1, [LEAST - 1] * len(group)
+            room, needed = sum(ceilings), floor * len(group)
+            for number, ceiling in set(zip(numbers, ceilings, strict=True)):
+                low = max(floor, total - (room - ceiling))
+                high = min(ceiling, total - (needed - floor))
+                if number and low >= high:
+                    return False
+            if total == 0 and sums.get((part[0], not part[1])):
+                return False
+        return True
+
+
+@dataclass(frozen=True)
+class Page:
+    """A month's counts in one tree.
+
+    `cells` are communes and, under a province's negative key, what lies in no commune of it that
+    can be told; `wholes` are provinces.
+    """
+
+    ground: Ground
+    cells: Sheet
+    wholes: Sheet
+
+    @cached_property
+    def filled(self) -> set[int]:
+        """The cells that hold anything."""
+        columns = self.cells.numbers.values()
+        return {unit for column in columns for unit, number in column.items() if number}
+
+
+type Table = Mapping[str, Page]
+"""A month's counts, by boundary."""
+type Units = Mapping[str, AbstractSet[int]]
+"""By boundary."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """What is hidden in one month; families are hidden in their totals."""
+    """What is hidden in one month; provinces and nations are hidden in their totals."""
 
-    blocks: AbstractSet[Block] = frozenset()
-    cells: AbstractSet[tuple[str, int]] = frozenset()
-    """Boundaries and communes that hold anything, or the negative key of a province for the rest.
-    """
-    families: AbstractSet[Family] = frozenset()
+    blocks: AbstractSet[int] = frozenset()
+    """Each by its first commune."""
+    cells: Units = field(default_factory=dict)
+    """Communes that hold anything, or the negative key of a province for the rest."""
+    provinces: Units = field(default_factory=dict)
     nations: AbstractSet[str] = frozenset()
     """Boundaries in which the nation's total is hidden."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """A month's counts, and the known numbers that none of a cell's parts can exceed."""
-
-    cells: Mapping[Cell, Numbers]
-    wholes: Mapping[Family, Numbers]
-    caps: Mapping[tuple[Cell | Family, str | None], int] = field(default_factory=dict)
-
-
-def is_small(numbers: Numbers) -> bool:
-    """Tell whether any of the numbers says something about a few people."""
-    return any(0 < number < LEAST for number in numbers.values())
-
-
-def is_safe(table: Table, group: Sequence[Cell | Family]) -> bool:
-    """Tell whether the sums over a group of hidden cells, which are known, give none of them away.
-
-    Two at least; no sum that is small itself; no cell that the others' greatest and smallest
-    possible numbers leave one choice only.
-    """
-    if not group:
-        return True
-    rows = [table.cells[c] if isinstance(c, Cell) else table.wholes[c] for c in group]
-    parts = sorted(set().union(*rows), key=str)
-    sums = {part: sum(row.get(part, 0) for row in rows) for part in parts}
-    if len(group) == 1 or any(0 < total < LEAST for total in sums.values()):
-        return False
-    for part in parts:
-        numbers = [row.get(part, 0) for row in rows]
-        ceilings = [table.caps.get((cell, part[0]), sums[part]) for cell in group]
-        floor = 0
-        if len(parts) == 1 and all(0 < number < LEAST for number in numbers):
-            floor, ceilings = 1, [LEAST - 1] * len(group)
-        room, needed = sum(ceilings), floor * len(group)
-        for number, ceiling in zip(numbers, ceilings, strict=True):
-            low = max(floor, sums[part] - (room - ceiling))
-            high = min(ceiling, sums[part] - (needed - floor))
-            if number and low >= high:
-                return False
-        if table.caps and sums[part] == 0 and sums.get((part[0], not part[1])):
-            return False
-    return True
-
-
-def hide(table: Table, seed: Iterable[Block] = ()) -> Pattern:
+def hide(table: Table, seed: Iterable[int] = ()) -> Pattern:
     """Hide the blocks with a small cell and, while a family is not safe, its smallest other."""
-    hidden = set(seed) | {c.block for c, numbers in table.cells.items() if is_small(numbers)}
-    failed = {family for family, numbers in table.wholes.items() if is_small(numbers)}
-    alone = set[Family]()  # hidden for nothing but the other tree, which they leave as it is
-    families: dict[Family, list[Cell]] = {}
-    for cell in sorted(table.cells, key=lambda c: (sum(table.cells[c].values()), str(c))):
-        if any(table.cells[cell].values()):
-            families.setdefault(cell.family, []).append(cell)
-    settled = False
-    while not settled:
-        settled = True
-        for family in sorted(families.keys() - failed - alone):
-            group = [cell for cell in families[family] if cell.is_in(hidden)]
-            if is_safe(table, group):
-                continue
-            others = [cell for cell in families[family] if not cell.is_in(hidden)]
-            if others:
-                hidden.add(others[0].block)
-            elif any(cell.block in hidden for cell in group):
-                failed.add(family)
-            else:
-                alone.add(family)
-            settled = False
-    _spread(families, failed)
-    cells = {
-        (cell.family[0], cell.unit)
-        for several in families.values()
-        for cell in several
-        if cell.is_in(hidden)
-    }
-    failed |= alone
-    return Pattern(hidden, cells, failed, _nations(table, failed))
+    return _Hiding(table, seed).done()
 
 
-def _spread(families: Mapping[Family, Sequence[Cell]], failed: set[Family]) -> None:
-    """Hide a province in the one tree with those of the other tree that share its territory."""
-    blocks = {family: {cell.block for cell in cells} for family, cells in families.items()}
-    settled = len({boundary for boundary, _ in families}) < 2  # noqa: PLR2004 - nothing to compare
-    while not settled:
-        settled = True
-        for family in families.keys() - failed:
-            if any(blocks[family] & blocks.get(other, set()) for other in failed):
-                failed.add(family)
-                settled = False
+class _Hiding:
+    """A month's hiding, under way: a family is looked at again only when more of it is hidden."""
 
+    def __init__(self, table: Table, seed: Iterable[int]) -> None:
+        self.table = table
+        self.blocks = set(seed)
+        self.groups = defaultdict[Family, set[int]](set)
+        """What is hidden of each family."""
+        self.failed = {(b, key) for b, page in table.items() for key in page.wholes.small()}
+        self.alone = set[Family]()  # hidden for nothing but the other tree, which stays as it is
+        self._shown: dict[Family, list[int]] = {}
+        for page in table.values():
+            first = page.ground.first
+            self.blocks.update([first.get(cell, cell) for cell in page.cells.small()])
+        for boundary, page in table.items():
+            provinces, blocks = page.ground.provinces, page.ground.blocks
+            hidden = self.blocks.union(*(blocks[b] for b in self.blocks & blocks.keys()))
+            for cell in page.filled & (hidden | page.ground.closed):
+                self.groups[boundary, provinces.get(cell, -cell)].add(cell)
+        self._stale = self.groups.keys() - self.failed
 
-def _nations(table: Table, failed: Collection[Family]) -> set[str]:
-    return {
-        boundary
-        for boundary, _ in failed
-        if not is_safe(
-            table, sorted(f for f in failed if f[0] == boundary and any(table.wholes[f].values()))
+    def done(self) -> Pattern:
+        """Hide until all families are safe, have failed, or are left alone."""
+        table = self.table
+        families = sorted(
+            (boundary, province)
+            for boundary, page in table.items()
+            for province in page.ground.under.keys() | {-c for c in page.filled if c < 0}
         )
-    }
+        while self._stale:
+            for family in families:
+                if family in self._stale:
+                    self._stale.discard(family)
+                    self._look(family)
+        self._spread()
+        self.failed |= self.alone
+        cells: dict[str, set[int]] = {boundary: set() for boundary in table}
+        for (boundary, _), group in self.groups.items():
+            cells[boundary] |= group
+        provinces = {b: {key for boundary, key in self.failed if boundary == b} for b in table}
+        nations = {
+            boundary
+            for boundary, page in table.items()
+            if not page.wholes.is_safe([k for k in provinces[boundary] if page.wholes.total(k)])
+        }
+        return Pattern(self.blocks, cells, provinces, nations)
+
+    def _look(self, family: Family) -> None:
+        boundary, _ = family
+        page, group = self.table[boundary], self.groups[family]
+        if page.cells.is_safe(group):
+            return
+        first = page.ground.first
+        if (other := self._smallest_shown(family)) is not None:
+            self._hide(first.get(other, other))
+        elif any(first.get(cell, cell) in self.blocks for cell in group):
+            self.failed.add(family)
+        else:
+            self.alone.add(family)
+
+    def _smallest_shown(self, family: Family) -> int | None:
+        if family not in self._shown:
+            boundary, province = family
+            page = self.table[boundary]
+            siblings = page.filled & {*page.ground.under.get(province, ()), -province}
+            order = sorted(siblings, key=lambda c: (page.cells.total(c), str(c)), reverse=True)
+            self._shown[family] = order
+        shown, group = self._shown[family], self.groups[family]
+        while shown and shown[-1] in group:
+            shown.pop()
+        return shown[-1] if shown else None
+
+    def _hide(self, block: int) -> None:
+        self.blocks.add(block)
+        for boundary, page in self.table.items():
+            for cell in page.filled.intersection(page.ground.blocks.get(block, (block,))):
+                family = boundary, page.ground.province(cell)
+                if cell not in self.groups[family]:
+                    self.groups[family].add(cell)
+                    self._stale |= {family} - self.failed - self.alone
+
+    def _spread(self) -> None:
+        """Hide a province in the one tree with those of the other tree that share its territory."""
+        pages = {boundary: page for boundary, page in self.table.items() if page.filled}
+        if not self.failed or len(pages) < 2:  # noqa: PLR2004 - nothing to compare
+            return
+        blocks = defaultdict[Family, set[int]](set)
+        for boundary, page in pages.items():
+            for cell in page.filled:
+                family = boundary, page.ground.province(cell)
+                blocks[family].add(page.ground.first.get(cell, cell))
+        lost = set[int]().union(*(blocks.get(family, ()) for family in self.failed))
+        while more := {f for f in blocks.keys() - self.failed if not lost.isdisjoint(blocks[f])}:
+            self.failed |= more
+            lost.update(*(blocks[family] for family in more))
 
 
-def walk(flows: Mapping[Cell, Sequence[int]], months: int) -> list[Pattern]:
+def walk(flows: Iterable[Column], ground: Ground, boundary: str) -> Iterator[Pattern]:
     """Hide what only grows by its growth since each cell was last shown: month after month.
 
     Counted from 0, so that what is small itself is hidden too. A month's pattern rests on that
     month and earlier ones only: it stays when time goes on. A province that grew by a few waits,
     with its communes; a complement waits until it has grown again, lest its next number be its
-    hidden one.
+    hidden one. A flow names only the cells that grew.
     """
-    patterns = []
-    growth = dict.fromkeys(flows, 0)
-    wholes = {cell.family: 0 for cell in flows}
-    nation, waiting = 0, set[Block]()
-    for month in range(months):
-        for cell, numbers in flows.items():
-            growth[cell] += numbers[month]
-            wholes[cell.family] += numbers[month]
-            nation += numbers[month]
-        if not (waiting or any(growth.values()) or any(wholes.values())):
-            patterns.append(Pattern())  # before the first fact there is nothing to hide
+    growth, wholes = Counter[int](), Counter[int]()
+    nation, waiting = 0, set[int]()
+    for flow in flows:
+        growth.update(flow)
+        for cell, number in flow.items():
+            wholes[ground.provinces.get(cell, -cell)] += number
+        nation += sum(flow.values())
+        if not growth and not wholes:
+            yield Pattern()  # before the first fact there is nothing to hide
             continue
-        waiting -= {cell.block for cell in flows if flows[cell][month]}
         part: Part = (None, False)
-        table = Table(
-            {cell: {part: number} for cell, number in growth.items()},
-            {family: {part: number} for family, number in wholes.items()},
-        )
-        found = hide(table, waiting)
-        paused = {
-            cell.block
-            for cell, number in growth.items()
-            if number and cell.family in found.families
-        }
-        nations = set(found.nations)
-        if 0 < nation < LEAST:
-            nations |= {boundary for boundary, _ in wholes}
-        cells = {
-            (cell.family[0], cell.unit)
-            for cell, number in growth.items()
-            if number and (cell.block in found.blocks or cell.block in paused)
-        }
-        pattern = Pattern(found.blocks | paused, cells, found.families, nations)
-        patterns.append(pattern)
-        waiting = {
-            cell.block
-            for cell, number in growth.items()
-            if cell.block in found.blocks - paused and number >= LEAST
-        }
-        for cell in growth:
-            if cell.block not in pattern.blocks:
-                growth[cell] = 0
-        for family in wholes.keys() - pattern.families:
-            wholes[family] = 0
+        page = Page(ground, Sheet({part: growth}), Sheet({part: wholes}))
+        found = hide({boundary: page}, waiting - flow.keys())
+        failed = found.provinces[boundary]
+        paused = {cell for cell in growth if failed and ground.province(cell) in failed}
+        nations = found.nations | ({boundary} if 0 < nation < LEAST else set())
+        cells = found.blocks | paused
+        yield Pattern(cells, {boundary: cells}, found.provinces, nations)
+        waiting = {cell for cell in found.blocks - paused if growth[cell] >= LEAST}
+        growth = Counter({cell: growth[cell] for cell in cells})
+        wholes = Counter({key: wholes[key] for key in failed})
         nation = nation if nations else 0
-    return patterns

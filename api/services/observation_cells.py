@@ -13,6 +13,9 @@ from api.services.periods import Period
 
 type Counts = dict[tuple[int | None, int], dict[str | None, int]]
 """(target's key or `None` for unallocated, number of the period) -> part of `by` -> number."""
+type Columns = Mapping[int, Mapping[str | None, Mapping[int | None, int]]]
+"""Number of the period -> part of `by` -> target's key, or `None` -> number: as few objects as
+there can be, for the tables of a country."""
 type Figures = Mapping[tuple[int | None, int], Mapping[str | None, float]]
 """The same, of what is declared too."""
 

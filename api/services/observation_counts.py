@@ -21,7 +21,7 @@ from api.services.declared_figures import find_declared
 from api.services.event_rolls import ROLLED, Rolls, find_rolls
 from api.services.formulas import WITHIN
 from api.services.measures import AT_LEAST, TEAM, Formula, Measure
-from api.services.observation_cells import Counts, Figures
+from api.services.observation_cells import Columns, Counts, Figures
 from api.services.observation_units import Asked, Unit, find_territory
 from api.services.people_rolls import count_people
 
@@ -133,11 +133,17 @@ async def count(session: AsyncSession, asked: Asked, measure: Measure, by: str |
     People are counted by their rolls where these tell what is asked, and otherwise like all else:
     from the facts.
     """
+    if (told := await count_people(session, asked, measure, by)) is not None:
+        return _by_target(told)
+    return await _count_facts(session, asked, measure, by)
+
+
+async def _count_facts(
+    session: AsyncSession, asked: Asked, measure: Measure, by: str | None
+) -> Counts:
     begun = asked.begun
     if not begun:
         return {}
-    if (told := await count_people(session, asked, measure, by)) is not None:
-        return told
     parameters = asked.placing | {
         "ats": [asked.at(piece) for piece in begun],
         "trees": [asked.tree(piece) for piece in begun],
@@ -151,6 +157,28 @@ async def count(session: AsyncSession, asked: Asked, measure: Measure, by: str |
     for row in await session.execute(counting(measure, by, asked), parameters):
         counts.setdefault((row.target, row.n), {})[row.part] = row.value
     return _added_up(counts, len(begun)) if measure.life else counts
+
+
+async def count_in_columns(
+    session: AsyncSession, asked: Asked, measure: Measure, by: str | None
+) -> Columns:
+    """Count a measure as `count` does; without a split, people come as their rolls give them."""
+    if (told := await count_people(session, asked, measure, by)) is not None:
+        return told
+    columns: dict[int, dict[str | None, dict[int | None, int]]] = {}
+    for (target, n), parts in (await _count_facts(session, asked, measure, by)).items():
+        for part, value in parts.items():
+            columns.setdefault(n, {}).setdefault(part, {})[target] = value
+    return columns
+
+
+def _by_target(columns: Columns) -> Counts:
+    counts: Counts = {}
+    for n, parts in columns.items():
+        for part, column in parts.items():
+            for target, value in column.items():
+                counts.setdefault((target, n), {})[part] = value
+    return counts
 
 
 def _added_up(changes: Counts, periods: int) -> Counts:

@@ -1,8 +1,10 @@
 """The land that hiding is worked out over: whole provinces, and communes whose land has mixed."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cached_property
 from typing import Any, Final
 
 from sqlalchemy import text
@@ -10,8 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth.caller import Caller, Tree
 from api.models.types import Level
+from api.services.disclosure import Column, Ground
 from api.services.observation_units import Unit
 from api.services.periods import Period
+
+type _Blocks = tuple[Column, Mapping[int, Sequence[int]], frozenset[int]]
+"""Commune -> the first of its block -> all of it; the communes that shared land with several."""
 
 
 @dataclass(frozen=True)
@@ -25,52 +31,110 @@ class Land:
     """The communes and provinces of today."""
     mixed: Sequence[tuple[int, int, date]]
     """Two communes that the same territory lay in, the first of them until that day."""
-    _blocks: dict[date, dict[int, tuple[int, ...]]] = field(default_factory=dict)
+    _known: dict[Any, Any] = field(default_factory=dict)
+    """What was worked out: the same for all days and months between two changes of the tree."""
 
-    def above(self, commune: int, level: Level, day: date) -> int | None:
-        """Return the unit of a level that a commune lies in on a day."""
-        places = self.places.get(commune, ())
-        return next((key for lv, a, b, key in places if lv == level and a <= day <= b), None)
+    def is_mixed(self, month: Period) -> bool:
+        """Tell whether any communes have shared territory since a month began."""
+        return bool(self._ends) and self._ends[-1] >= month.first
 
     def province_of(self, commune: int, day: date) -> int | None:
         """Return the province that a commune lies in on a day."""
-        return self.above(commune, Level.province, day)
+        return self._above(Level.province, day).get(commune)
 
-    def communes_in(self, district: int, day: date) -> list[int]:
+    def communes_in(self, district: int, day: date) -> Sequence[int]:
         """Return the communes of a district on a day."""
-        return [key for key in self.places if self.above(key, Level.district, day) == district]
+        return self._under(Level.district, day).get(district, ())
 
     def stands(self, key: int) -> bool:
         """Tell whether a commune or a province stands today."""
         return key in self.standing
 
-    def links(self, month: Period) -> list[tuple[int, int]]:
-        """Return the communes that have shared territory since a month began."""
-        return [(a, b) for a, b, until in self.mixed if until >= month.first]
+    def ground(self, day: date) -> Ground:
+        """Return where the communes lie on a day."""
+        return Ground(self._above(Level.province, day), self._under(Level.province, day))
 
-    def block(self, commune: int, month: Period) -> tuple[int, ...]:
-        """Return the communes that are hidden together in a month, for what they have shared."""
-        if month.first not in self._blocks:
-            self._blocks[month.first] = _blocks_of(self.links(month))
-        return self._blocks[month.first].get(commune, (commune,))
+    def shared(self, ground: Ground, month: Period, *, as_recorded: bool) -> Ground:
+        """Return the ground with the communes that are hidden together for what they have shared.
 
-    def is_mixed(self, commune: int, month: Period) -> bool:
-        """Tell whether a commune shares its land of a month with several communes of today."""
-        return sum(self.stands(key) for key in self.block(commune, month)) > 1
+        As recorded, those are closed that shared their land of the month with several of today.
+        """
+        first, blocks, closed = self._blocks(month)
+        return replace(
+            ground, first=first, blocks=blocks, closed=closed if as_recorded else frozenset()
+        )
 
     def has_changed(self, province: int, month: Period) -> bool:
         """Tell whether any commune of a province has given or taken land since a month began."""
-        touched = {key for link in self.links(month) for key in link}
-        return any(self.province_of(key, month.last) == province for key in touched)
+        since = bisect_left(self._ends, month.first)
+
+        def changed() -> set[int]:
+            above = self._above(Level.province, month.last)
+            return {above[commune] for commune in self._blocks(month)[0] if commune in above}
+
+        return province in self._once(("changed", since, self._turn(month.last)), changed)
+
+    @cached_property
+    def _ends(self) -> list[date]:
+        return sorted({until for *_, until in self.mixed})
+
+    @cached_property
+    def _turns(self) -> tuple[list[date], list[date]]:
+        """The first and the last days of all places: between them nothing changes."""
+        spans = {span[1:3] for several in self.places.values() for span in several}
+        return sorted({first for first, _ in spans}), sorted({last for _, last in spans})
+
+    def _turn(self, day: date) -> tuple[int, int]:
+        firsts, lasts = self._turns
+        return bisect_right(firsts, day), bisect_left(lasts, day)
+
+    def _above(self, level: Level, day: date) -> dict[int, int]:
+        """Return the unit of a level that each commune lies in on a day."""
+
+        def above() -> dict[int, int]:
+            return {
+                commune: key
+                for commune, several in self.places.items()
+                for lies_in, first, last, key in reversed(several)
+                if lies_in == level and first <= day <= last
+            }
+
+        return self._once(("above", level, self._turn(day)), above)
+
+    def _under(self, level: Level, day: date) -> dict[int, list[int]]:
+        def under() -> dict[int, list[int]]:
+            found: dict[int, list[int]] = {}
+            for commune, key in self._above(level, day).items():
+                found.setdefault(key, []).append(commune)
+            return found
+
+        return self._once(("under", level, self._turn(day)), under)
+
+    def _blocks(self, month: Period) -> _Blocks:
+        def blocks() -> _Blocks:
+            linked = _linked((a, b) for a, b, until in self.mixed if until >= month.first)
+            shared = {c for several in linked if len(self.standing & several) > 1 for c in several}
+            return (
+                {commune: min(several) for several in linked for commune in several},
+                {min(several): sorted(several) for several in linked},
+                frozenset(shared),
+            )
+
+        return self._once(("blocks", bisect_left(self._ends, month.first)), blocks)
+
+    def _once[T](self, key: Any, found: Callable[[], T]) -> T:
+        if key not in self._known:
+            self._known[key] = found()
+        value: T = self._known[key]
+        return value
 
 
-def _blocks_of(links: Sequence[tuple[int, int]]) -> dict[int, tuple[int, ...]]:
+def _linked(links: Iterable[tuple[int, int]]) -> list[set[int]]:
     groups: dict[int, set[int]] = {}
     for one, other in links:
         both = groups.setdefault(one, {one}) | groups.setdefault(other, {other})
         groups.update(dict.fromkeys(both, both))
-    blocks = {id(group): tuple(sorted(group)) for group in groups.values()}
-    return {key: blocks[id(group)] for key, group in groups.items()}
+    return list({id(group): group for group in groups.values()}.values())
 
 
 # All provinces, of any time, that have shared a unit with those of the roots.

@@ -71,24 +71,24 @@ class Hidden:
         )
 
     def _hides(self, pattern: Pattern, boundary: str, unit: Unit | None, month: Period) -> bool:
-        land = self.land
+        land, cells = self.land, pattern.cells.get(boundary, frozenset[int]())
         if unit is None:
-            everywhere = any(root.level is Level.nation for root in self.roots)
-            roots = {(boundary, -root.key) for root in self.roots}
-            return any(c[1] < 0 and (everywhere or c in roots) for c in pattern.cells)
+            if any(root.level is Level.nation for root in self.roots):
+                return any(min(cells, default=0) < 0 for cells in pattern.cells.values())
+            return not cells.isdisjoint(-root.key for root in self.roots)
         if unit.level is Level.nation:
             return boundary in pattern.nations
         grows = self.formula.grows is not None
         if unit.level is Level.province:
             ended = grows and not land.stands(unit.key)
-            return ended or (boundary, unit.key) in pattern.families
-        communes = [unit.key]
+            return ended or unit.key in pattern.provinces.get(boundary, ())
+        communes: Sequence[int] = [unit.key]
         if unit.level is Level.district:
             communes = land.communes_in(unit.key, month.last)
         recorded = boundary == Boundary.as_recorded.value
         if recorded and grows and any(self._differs(key, month) for key in communes):
             return True
-        return any((boundary, key) in pattern.cells for key in communes)
+        return not cells.isdisjoint(communes)
 
     def _differs(self, commune: int, month: Period) -> bool:
         """Tell whether growth, which is followed in today's tree, is another in the month's."""

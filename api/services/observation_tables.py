@@ -3,7 +3,9 @@
 What is hidden is worked out over them, whatever the query: so no two answers differ in it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final, Protocol
@@ -14,9 +16,9 @@ from api.errors import ResultTooLarge
 from api.models.observations import Boundary, By, Every
 from api.models.types import Level
 from api.services import periods
-from api.services.disclosure import Cell, Family, Numbers, Part, Pattern, Table, hide, walk
+from api.services.disclosure import Column, Ground, Page, Part, Pattern, Sheet, Table, hide, walk
 from api.services.measures import Formula, Measure
-from api.services.observation_cells import Counts
+from api.services.observation_cells import Columns
 from api.services.observation_land import Land
 from api.services.observation_people import Hidden, months_of
 from api.services.observation_units import Asked, Unit
@@ -26,8 +28,8 @@ EPOCH: Final = date(2015, 1, 1)
 """Growth is followed from here; what was there before counts as of this month."""
 MOST_COUNTED: Final = 100_000
 
-type Rows = dict[str | None, list[int]]
-"""Part -> its numbers, one for every measure."""
+type Split = dict[str | None, dict[int, int]]
+"""Part -> unit -> number."""
 
 
 class Count(Protocol):
@@ -35,8 +37,8 @@ class Count(Protocol):
 
     async def __call__(
         self, session: AsyncSession, asked: Asked, measure: Measure, by: By | None, /
-    ) -> Counts:
-        """Return the numbers by target, period and part."""
+    ) -> Columns:
+        """Return the numbers by period, part and target."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,18 @@ class Pages:
             raise ResultTooLarge
         if formula.grows:
             return Hidden(self.land, self.roots, formula, await self._growth(formula.grows, months))
-        mixed = any(self.land.links(month) for month in months)
+        mixed = any(self.land.is_mixed(month) for month in months)
         boundaries = list(Boundary) if mixed else [Boundary.current]
         measures = [formula.numerator, *([formula.among] if formula.among else [])]
-        tables = await self._tables(measures, months, boundaries, None)
-        patterns = [hide(_known(table, len(measures))) for table in tables]
+        wholes = await self._tables(measures, months, boundaries, None)
+        patterns = [hide(table) for table in wholes]
         if by:
-            wholes, split = tables, await self._tables(measures, months, boundaries, by)
+            split = await self._tables(measures, months, boundaries, by)
+            if not formula.among:
+                split = [_capped(*each) for each in zip(split, wholes, patterns, strict=True)]
             patterns = [
-                _joined(p, hide(_known(s, len(measures), w, p), p.blocks))
-                for s, w, p in zip(split, wholes, patterns, strict=True)
+                _joined(pattern, hide(table, pattern.blocks))
+                for table, pattern in zip(split, patterns, strict=True)
             ]
         if not mixed:
             patterns = [_in_both(pattern) for pattern in patterns]
@@ -89,135 +93,140 @@ class Pages:
         months: Sequence[Period],
         boundaries: Sequence[Boundary],
         by: By | None,
-    ) -> list["_Counted"]:
-        tables, land = [_Counted({}, {}) for _ in months], self.land
+    ) -> list[Table]:
+        tables: list[dict[str, Page]] = [{} for _ in months]
         for boundary in boundaries:
-            below = await self._numbers(measures, months, boundary, Level.commune, by)
-            above = await self._numbers(measures, months, boundary, None, by)
+            below = await self._columns(measures, months, boundary, Level.commune, by)
+            above = await self._columns(measures, months, boundary, None, by)
+            recorded = boundary is Boundary.as_recorded
             for n, (table, month) in enumerate(zip(tables, months, strict=True), 1):
-                day = self.asked.today if boundary is Boundary.current else month.last
-                for key, parts in below.get(n, {}).items():
-                    province = self.land.province_of(key, day)
-                    if province is not None:
-                        closed = boundary is not Boundary.current and land.is_mixed(key, month)
-                        family = (boundary.value, province)
-                        table.cells[Cell(family, key, land.block(key, month), closed)] = parts
-                for key, parts in above.get(n, {}).items():
-                    family = (boundary.value, key)
-                    table.wholes[family] = parts
-                    rest = _remainder(parts, [c for f, c in table.of(family)])
-                    if any(any(numbers) for numbers in rest.values()):
-                        table.cells[Cell(family, -key, (-key,))] = rest
-        return tables
+                lies = self.land.ground(month.last if recorded else self.asked.today)
+                ground = self.land.shared(lies, month, as_recorded=recorded)
+                cells = [_within(columns.get(n, {}), ground.provinces) for columns in below]
+                wholes = [_named(columns.get(n, {})) for columns in above]
+                _add_rests(cells, wholes, ground)
+                table[boundary.value] = Page(ground, _sheet(cells), _sheet(wholes))
+        return list(tables)
 
-    async def _numbers(
+    async def _columns(
         self,
         measures: Sequence[Measure],
         months: Sequence[Period],
         boundary: Boundary,
         level: Level | None,
         by: By | None,
-    ) -> dict[int, dict[int, Rows]]:
-        """Return what was counted, by the number of the month and the unit."""
-        found: dict[int, dict[int, Rows]] = {}
-        for i, measure in enumerate(measures):
-            over = self._over(months, boundary, level)
-            counts = await self.count(self.session, over, measure, by)
-            for (target, n), parts in counts.items():
-                if target is None:
-                    continue
-                for part, value in parts.items():
-                    unit = found.setdefault(n, {}).setdefault(target, {})
-                    unit.setdefault(part, [0] * len(measures))[i] = value
-        return found
+    ) -> list[Columns]:
+        """Return what was counted, one for every measure."""
+        over = self._over(months, boundary, level)
+        return [await self.count(self.session, over, measure, by) for measure in measures]
 
     async def _growth(self, measure: Measure, months: Sequence[Period]) -> dict[str, Pattern]:
         every = periods.cut(Period("", EPOCH, months[-1].last), Every.month)
         if not every:
             return {}
-        flows, sums = dict[Cell, list[int]](), dict[int, list[int]]()
-        boundary = Boundary.current
-        below = await self._numbers([measure], every, boundary, Level.commune, None)
-        above = await self._numbers([measure], every, boundary, None, None)
-        for n, units in above.items():
-            for province, parts in units.items():
-                sums.setdefault(province, [0] * len(every))[max(n, 1) - 1] += parts[None][0]
-        for n, units in below.items():
-            for key, parts in units.items():
-                lies_in = self.land.province_of(key, self.asked.today)
-                if lies_in is not None:
-                    cell = Cell((boundary.value, lies_in), key, (key,))
-                    flows.setdefault(cell, [0] * len(every))[max(n, 1) - 1] += parts[None][0]
-        for province, row in sums.items():
-            known = [numbers for cell, numbers in flows.items() if cell.family[1] == province]
-            rest = [whole - sum(each) for whole, *each in zip(row, *known, strict=True)]
-            if any(rest):
-                flows[Cell((boundary.value, province), -province, (-province,))] = rest
-        labels = [month.label for month in every]
-        found = dict(zip(labels, walk(flows, len(every)), strict=True))
-        return {label: _in_both(pattern) for label, pattern in found.items()}
+        boundary, ground = Boundary.current, self.land.ground(self.asked.today)
+        (below,) = await self._columns([measure], every, boundary, Level.commune, None)
+        (above,) = await self._columns([measure], every, boundary, None, None)
+        flows = _flows(below, above, ground, len(every))
+        wanted = {month.label for month in months}
+        return {
+            month.label: _in_both(pattern)
+            for month, pattern in zip(every, walk(flows, ground, boundary.value), strict=True)
+            if month.label in wanted
+        }
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """A month's counts: each part's numbers, one for every measure."""
-
-    cells: dict[Cell, Rows]
-    wholes: dict[Family, Rows]
-
-    def of(self, family: Family) -> Iterator[tuple[Cell, Rows]]:
-        return ((cell, parts) for cell, parts in self.cells.items() if cell.family == family)
-
-
-def _remainder(
-    whole: Mapping[str | None, Sequence[int]], cells: Sequence[Mapping[str | None, Sequence[int]]]
-) -> Rows:
-    """Return what lies in no commune, as far as it shows: distinct people may be in several."""
+def _within(split: Mapping[str | None, Mapping[int | None, int]], provinces: Column) -> Split:
+    """Return what lies in communes of which the province is known."""
     return {
-        part: [
-            max(0, number - sum(cell[part][i] for cell in cells if part in cell))
-            for i, number in enumerate(numbers)
-        ]
-        for part, numbers in whole.items()
+        part: {unit: number for unit, number in column.items() if unit and unit in provinces}
+        for part, column in split.items()
     }
 
 
-def _numbers(parts: Mapping[str | None, Sequence[int]], measures: int) -> Numbers:
-    numbers: dict[Part, int] = {(part, False): row[0] for part, row in parts.items()}
-    if measures > 1:
-        numbers |= {(part, True): max(0, row[1] - row[0]) for part, row in parts.items()}
-    return numbers
+def _named(split: Mapping[str | None, Mapping[int | None, int]]) -> Split:
+    return {
+        part: {unit: number for unit, number in column.items() if unit is not None}
+        for part, column in split.items()
+    }
 
 
-def _known(
-    counted: _Counted,
-    measures: int,
-    totals: _Counted | None = None,
-    pattern: Pattern | None = None,
-) -> Table:
-    """Return a month's table with what everybody knows: what it is a part of, the totals shown."""
-    caps: dict[tuple[Cell | Family, str | None], int] = {}
-    known: list[tuple[Cell | Family, Rows]] = [*counted.cells.items(), *counted.wholes.items()]
-    for key, parts in known:
-        if measures > 1:
-            caps |= {(key, part): row[1] for part, row in parts.items()}
-        elif totals and pattern and isinstance(key, Cell) and key.block not in pattern.blocks:
-            total = totals.cells.get(key, {}).get(None, [0])[0]
-            caps |= {(key, part): total for part in _parts(counted)}
-    cells = {cell: _numbers(parts, measures) for cell, parts in counted.cells.items()}
-    wholes = {family: _numbers(parts, measures) for family, parts in counted.wholes.items()}
-    return Table(cells, wholes, caps)
+def _rest(cells: Column, wholes: Column, ground: Ground) -> Iterator[tuple[int, int]]:
+    """Give by how much each province is more than its communes together, at its negative key."""
+    sums, provinces = Counter[int](), ground.provinces
+    for unit, number in cells.items():
+        sums[provinces[unit]] += number
+    return ((-province, whole - sums[province]) for province, whole in wholes.items())
 
 
-def _parts(counted: _Counted) -> set[str | None]:
-    return {part for parts in counted.wholes.values() for part in parts}
+def _add_rests(cells: Sequence[Split], wholes: Sequence[Split], ground: Ground) -> None:
+    """Put in what lies in no commune, as far as it shows: distinct people may be in several."""
+    rests: list[tuple[Split, str | None, dict[int, int]]] = []
+    for below, above in zip(cells, wholes, strict=True):
+        for part, column in above.items():
+            rest = _rest(below.get(part, {}), column, ground)
+            rests.append((below, part, {cell: max(0, number) for cell, number in rest}))
+    filled = {cell for *_, column in rests for cell, number in column.items() if number}
+    for below, part, column in rests:
+        rest = ((cell, number) for cell, number in column.items() if cell in filled)
+        below.setdefault(part, {}).update(rest)
+
+
+def _sheet(measures: Sequence[Split]) -> Sheet:
+    """Return the numbers of a measure; of one among another also the others, and how many all are.
+
+    Everybody may know how many all are.
+    """
+    if len(measures) == 1:
+        (only,) = measures
+        return Sheet({(part, False): column for part, column in only.items()})
+    some, among = measures
+    numbers: dict[Part, Column] = {}
+    caps: dict[str | None, Column] = {}
+    for part in some.keys() | among.keys():
+        those, all_ = some.get(part, {}), among.get(part, {})
+        units = those.keys() | all_.keys()
+        numbers[part, False] = {unit: those.get(unit, 0) for unit in units}
+        caps[part] = {unit: all_.get(unit, 0) for unit in units}
+        numbers[part, True] = {
+            unit: max(0, number - those.get(unit, 0)) for unit, number in caps[part].items()
+        }
+    return Sheet(numbers, caps)
+
+
+def _capped(split: Table, wholes: Table, pattern: Pattern) -> Table:
+    """Return a month's table, split, with what everybody knows: the totals that are shown."""
+    capped = {}
+    for boundary, page in split.items():
+        first = page.ground.first
+        totals = wholes[boundary].cells.numbers.get((None, False), {})
+        known = {
+            cell: totals.get(cell, 0)
+            for column in page.cells.numbers.values()
+            for cell in column
+            if first.get(cell, cell) not in pattern.blocks
+        }
+        caps = dict.fromkeys((part for part, _ in page.cells.numbers), known)
+        capped[boundary] = replace(page, cells=page.cells._replace(caps=caps))
+    return capped
+
+
+def _flows(below: Columns, above: Columns, ground: Ground, months: int) -> Iterator[Column]:
+    """Give by how much each cell grew, month by month; what was there before, in the first."""
+    for n in range(1, months + 1):
+        cells, wholes = Counter[int](), Counter[int]()
+        for i in (0, 1) if n == 1 else (n,):
+            cells.update(_within(below.get(i, {}), ground.provinces).get(None, {}))
+            wholes.update(_named(above.get(i, {})).get(None, {}))
+        rests = {cell: number for cell, number in _rest(cells, wholes, ground) if number}
+        yield {**cells, **rests}
 
 
 def _joined(one: Pattern, other: Pattern) -> Pattern:
     return Pattern(
         one.blocks | other.blocks,
-        one.cells | other.cells,
-        one.families | other.families,
+        {boundary: cells | other.cells[boundary] for boundary, cells in one.cells.items()},
+        {boundary: keys | other.provinces[boundary] for boundary, keys in one.provinces.items()},
         one.nations | other.nations,
     )
 
@@ -225,6 +234,13 @@ def _joined(one: Pattern, other: Pattern) -> Pattern:
 def _in_both(pattern: Pattern) -> Pattern:
     """Return the pattern for both boundaries, where they do not differ."""
     both = [boundary.value for boundary in Boundary]
-    cells = {(boundary, key) for _, key in pattern.cells for boundary in both}
-    families = {(boundary, key) for _, key in pattern.families for boundary in both}
-    return Pattern(pattern.blocks, cells, families, set(both) if pattern.nations else set())
+    return Pattern(
+        pattern.blocks,
+        dict.fromkeys(both, _all(pattern.cells.values())),
+        dict.fromkeys(both, _all(pattern.provinces.values())),
+        frozenset(both if pattern.nations else ()),
+    )
+
+
+def _all[T](several: Iterable[AbstractSet[T]]) -> AbstractSet[T]:
+    return frozenset[T]().union(*several)

@@ -35,6 +35,7 @@ from api.services.observation_cells import items_of
 from api.services.observation_counts import (
     Folded,
     count,
+    count_in_columns,
     count_measures,
     enter_territory,
     find_all_rolls,
@@ -166,7 +167,7 @@ async def _shield(
             return None
     check_allowed(asked, [name for name in FILTERS if getattr(asked.query, name)])
     land = await find_land(session, caller, asked.roots)
-    return Pages(session, count, replace(asked, roots=land.provinces), land, asked.roots)
+    return Pages(session, count_in_columns, replace(asked, roots=land.provinces), land, asked.roots)
 
 
 async def _verified_share(session: AsyncSession, asked: Asked, folded: Folded) -> float | None:

@@ -6,7 +6,7 @@ that an answer is exact for everything committed before it. What no roll tells (
 other days) is counted from the facts.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date
 from types import MappingProxyType
@@ -16,7 +16,6 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import clock
-from api.auth.caller import totals_of
 from api.models.observations import Every
 from api.services import periods
 from api.services.counting import UNAIDED, placed
@@ -28,7 +27,7 @@ from api.services.formulas import (
     HOUSEHOLDS_REACHED_BY_DAY,
 )
 from api.services.measures import Measure
-from api.services.observation_cells import Counts
+from api.services.observation_cells import Columns
 from api.services.observation_units import Asked
 from api.services.people_sources import Era, find_eras, find_of_events
 from api.services.people_statements import (
@@ -48,8 +47,8 @@ from api.services.people_statements import (
 )
 from api.services.periods import Period
 
-type Numbers = Counter[tuple[int | None, int]]
-"""(target, number of the period) -> people."""
+type Numbers = defaultdict[int, Counter[int | None]]
+"""Number of the period -> target -> people."""
 type _Count = Callable[[AsyncSession, Asked, Every], Awaitable[Numbers | None]]
 
 _EVER: Final = {"first": date.min}
@@ -57,13 +56,18 @@ _EVER: Final = {"first": date.min}
 
 async def count_people(
     session: AsyncSession, asked: Asked, measure: Measure, by: str | None
-) -> Counts | None:
+) -> Columns | None:
     """Return the numbers of a measure of people; `None` if rolls do not tell them."""
     every = _every(asked.begun)
     if measure not in _COUNTS or by or asked.filters or not asked.begun or every is None:
         return None
     found = await _COUNTS[measure](session, asked, every)
-    return None if found is None else {key: {None: n} for key, n in found.items() if n}
+    if found is None:
+        return None
+    return {
+        n: {None: {target: number for target, number in people.items() if number}}
+        for n, people in found.items()
+    }
 
 
 def _every(pieces: Sequence[Period]) -> Every | None:
@@ -76,10 +80,10 @@ def _every(pieces: Sequence[Period]) -> Every | None:
 
 
 async def _reached(session: AsyncSession, asked: Asked, every: Every) -> Numbers | None:
-    found: Numbers = Counter()
+    found: Numbers = defaultdict(Counter)
     for era in await find_eras(session, asked):
-        rows = await _households(session, era, every.value, REACHED, {})
-        found.update({(target, era.before + n): value for (target, n), value in rows.items()})
+        for n, people in (await _households(session, era, every.value, REACHED, {})).items():
+            found[era.before + n].update(people)
     return await _with_turns(session, asked, found, REACHED)
 
 
@@ -98,15 +102,14 @@ async def _ever_reached(session: AsyncSession, asked: Asked, _every: Every) -> N
     month_end = periods.piece_of(last, Every.month).last
     if last not in {month_end, clock.today()}:
         return None  # months do not tell
-    found: Numbers = Counter()
+    found: Numbers = defaultdict(Counter)
     for era in await find_eras(session, asked):
         until = {"last": min(era.pieces[-1].last, last)}
         flows = await _households(session, era, "first", FIRST, _EVER | until)
-        for target in {target for target, _ in flows}:
-            standing = flows[target, 0]
-            for n in range(1, len(era.pieces) + 1):
-                standing += flows[target, n]
-                found[target, era.before + n] = standing
+        standing = flows[0]
+        for n in range(1, len(era.pieces) + 1):
+            standing.update(flows[n])
+            found[era.before + n] = standing.copy()
     given = {"last": last, "month_end": month_end}
     more = "" if last == month_end else AHEAD
     return await _with_turns(session, asked, found, SINCE, more, given)
@@ -118,23 +121,25 @@ async def _beneficiaries(session: AsyncSession, asked: Asked, every: Every) -> N
     if sources is None:
         return None
     apart = {target for *_, unit, target in sources.rows if unit != ALL}
-    found: Numbers = Counter()
+    found: Numbers = defaultdict(Counter)
     again: dict[int | None, list[int]] = {target: [1, len(asked.begun)] for target in apart}
     given = {"every": every.value} | _days(asked.begun)
-    for target, n, several, value in await _rows(session, text(ALONE), sources, given):
-        if several == 1 and target not in apart:
-            found[target, n] = value
-        elif target not in apart:
-            again.setdefault(target, []).append(n)
-    for (target, n), value in (await _distinct(session, asked, sources, again)).items():
-        found.setdefault((target, n), value)
+    for n, targets, people, alone in await _rows(session, text(ALONE), sources, given):
+        if alone:
+            found[n].update(dict(zip(targets, people, strict=True)))
+        else:
+            for target in set(targets) - apart:
+                again.setdefault(target, []).append(n)
+    for n, people in (await _distinct(session, asked, sources, again)).items():
+        known = {target: number for target, number in found[n].items() if target not in apart}
+        found[n] = Counter({**people, **known})
     changed = text(CHANGED_THERE)
     if asked.tree_day:
         changed = placed(
             CHANGED.format(day="cast(:tree_day as date)"), CHANGE, asked, first=UNAIDED
         )
     for row in await session.execute(changed, asked.placing):
-        found[row.target, row.n] += row.value
+        found[row.n][row.target] += row.value
     return found
 
 
@@ -145,16 +150,15 @@ async def _distinct(
     again: Mapping[int | None, Sequence[int]],
 ) -> Numbers:
     """Return how many people the facts are of: in some targets, from a period until another."""
-    spans: dict[tuple[int, int], list[int | None]] = {}
-    for target, ns in again.items():
-        spans.setdefault((min(ns), max(ns)), []).append(target)
-    found: Numbers = Counter()
-    for (first, last), targets in spans.items():
-        given = _days(asked.begun[first - 1 : last])
-        chosen = Sources(tuple(row for row in sources.rows if row[3] in targets))
-        for (target, n), value in (await _read(session, text(DISTINCT), chosen, given)).items():
-            found[target, first - 1 + n] = value
-    return found
+    begun = asked.begun
+    spans = {
+        target: (begun[min(ns) - 1].first, begun[max(ns) - 1].last) for target, ns in again.items()
+    }
+    chosen = Sources(tuple(row for row in sources.rows if row[3] in spans))
+    days = [spans[target] for *_, target in chosen.rows]
+    sinces, untils = (f"{{{','.join(str(span[i]) for span in days)}}}" for i in (0, 1))
+    given = {"sinces": sinces, "untils": untils} | _days(begun)
+    return await _read(session, text(DISTINCT), chosen, given)
 
 
 def _days(pieces: Sequence[Period]) -> dict[str, Any]:
@@ -173,19 +177,19 @@ async def _households(
 async def _read(
     session: AsyncSession, statement: TextClause, sources: Sources, given: Mapping[str, Any]
 ) -> Numbers:
-    found: Numbers = Counter()
-    for target, n, value in await _rows(session, statement, sources, given):
-        found[target, n] += value
+    found: Numbers = defaultdict(Counter)
+    for n, targets, people in await _rows(session, statement, sources, given):
+        found[n].update(dict(zip(targets, people, strict=True)))
     return found
 
 
 async def _rows(
     session: AsyncSession, statement: TextClause, sources: Sources, given: Mapping[str, Any]
 ) -> Sequence[Any]:
-    """Return what was folded."""
+    """Return what was folded: the number of the period, targets and how many people each has."""
     names = ("provinces", "communes", "units", "targets")
-    told: dict[str, Any] = dict(zip(names, sources.columns, strict=True))
-    told["totals"] = totals_of(sources.reach)
+    told: dict[str, Any] = dict(zip(names, sources.written, strict=True))
+    told["totals"] = sources.totals
     return (await session.execute(statement, {**given, **told})).all()
 
 
@@ -205,7 +209,7 @@ async def _with_turns(
     turns += more.format(day=day.format(n=f"cardinality({FIRSTS})"), counted=COUNTED)
     statement = placed(turns, "sum(f.change)::bigint as value", asked, first=UNAIDED)
     for row in await session.execute(statement, placing):
-        found[row.target, row.n] += row.value
+        found[row.n][row.target] += row.value
     return found
 
 

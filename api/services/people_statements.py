@@ -1,7 +1,8 @@
 """The statements that count people by their rolls: what was folded, and what has changed since.
 
 The sources of an answer are `:provinces`, `:communes`, `:units` and the `:targets` that they count
-in; its periods begin on `:firsts`, and all lie between `:first` and `:last`.
+in, written as text; its periods begin on `:firsts`, and all lie between `:first` and `:last`. What
+is found comes as arrays, one row for a period: a country has tens of thousands of numbers.
 """
 
 from typing import Final
@@ -9,21 +10,29 @@ from typing import Final
 from api.services.counting import UNAIDED
 
 # Until the next statement, the database shows the rolls of these sources: `:totals`.
-SOURCES: Final = """
+_SOURCES: Final = """
     told as materialized (
         select set_config('noidai.scopes', (current_setting('noidai.scopes')::jsonb
             || jsonb_build_object('totals', cast(:totals as jsonb)))::text, true) as scopes
     ), source as materialized (
         select s.* from told cross join unnest(
-            cast(:provinces as integer[]), cast(:communes as integer[]),
-            cast(:units as integer[]), cast(:targets as integer[]))
-            as s (province_key, commune_key, unit_key, target)
+            cast(cast(:provinces as text) as integer[]),
+            cast(cast(:communes as text) as integer[]),
+            cast(cast(:units as text) as integer[]),
+            cast(cast(:targets as text) as integer[]){arrays})
+            as s (province_key, commune_key, unit_key, target{columns})
         where told.scopes is not null
     ), apart as (
         select distinct province_key, commune_key from source where unit_key <> 0)
 """
+SOURCES: Final = _SOURCES.format(arrays="", columns="")
+SOURCES_IN_DAYS: Final = _SOURCES.format(
+    arrays=", cast(cast(:sinces as text) as date[]), cast(cast(:untils as text) as date[])",
+    columns=", since, until",
+)
 FIRSTS: Final = "cast(:firsts as date[])"
 BETWEEN: Final = "between cast(:first as date) and cast(:last as date)"
+BY_PERIOD: Final = "select n, array_agg(target) as targets, array_agg(value) as people"
 # Each by the index: the planner would go through the whole country's.
 ROLLED: Final = f"""
     select s.target, width_bucket(r.starts, {FIRSTS}) as n, sum(r.people)::bigint as value
@@ -38,17 +47,21 @@ ROLLED: Final = f"""
 # No roll tells units apart: where only they tell the targets apart, each household is looked at.
 HOUSEHOLDS: Final = f"""
     with {SOURCES}
-    {ROLLED}
+    {BY_PERIOD} from ({ROLLED}) r group by n
     union all
-    select s.target, m.n, count(*)
-    from apart cross join lateral (
-        select * from household_reach r
-        where r.commune_key = apart.commune_key and r.province_key = apart.province_key
-        offset 0) r
-    join source s on s.unit_key = r.unit_key and s.commune_key = r.commune_key
-         and s.province_key = r.province_key
-    cross join lateral ({{periods}}) m
-    group by 1, 2
+    {BY_PERIOD} from (
+        select s.target, m.n, count(*) as value
+        from apart cross join lateral (
+            select * from household_reach r  -- its months are in order
+            where r.commune_key = apart.commune_key and r.province_key = apart.province_key
+              and r.months[1] <= cast(:last as date)
+              and r.months[cardinality(r.months)] >= cast(:first as date)
+            offset 0) r
+        join source s on s.unit_key = r.unit_key and s.commune_key = r.commune_key
+             and s.province_key = r.province_key
+        cross join lateral ({{periods}}) m
+        group by 1, 2
+    ) r group by n
 """  # noqa: S608 - put together from constants
 REACHED: Final = f"""
     select distinct width_bucket(m.month, {FIRSTS}) as n
@@ -97,23 +110,25 @@ COUNTED: Final = """
 # Where facts of a period lie in one source only, its roll tells how many people they are of.
 ALONE: Final = f"""
     with {SOURCES}
-    select s.target, width_bucket(r.starts, {FIRSTS}) as n, count(*) as sources,
-           sum(r.people)::bigint as value
-    from source s cross join lateral (
-        select starts, people from people_roll r
-        where r.province_key = s.province_key and r.commune_key = s.commune_key
-          and r.measure = 'beneficiary' and r.every = :every and r.starts {BETWEEN}
-          and r.people <> 0
-        offset 0) r
-    where s.unit_key = 0
-    group by 1, 2
+    {BY_PERIOD}, alone from (
+        select s.target, width_bucket(r.starts, {FIRSTS}) as n, count(*) = 1 as alone,
+               sum(r.people)::bigint as value
+        from source s cross join lateral (
+            select starts, people from people_roll r
+            where r.province_key = s.province_key and r.commune_key = s.commune_key
+              and r.measure = 'beneficiary' and r.every = :every and r.starts {BETWEEN}
+              and r.people <> 0
+            offset 0) r
+        where s.unit_key = 0
+        group by 1, 2
+    ) r group by n, alone
 """  # noqa: S608 - put together from constants
 DISTINCT: Final = f"""
-    with {SOURCES}, found as (
+    with {SOURCES_IN_DAYS}, found as (
         select s.target, r.month, r.beneficiary_hash
         from source s cross join lateral (
             select * from beneficiary_reach r
-            where r.province_key = s.province_key and r.month {BETWEEN}
+            where r.province_key = s.province_key and r.month between s.since and s.until
             offset 0) r
         where s.commune_key = 0 and r.events > 0
         union all
@@ -121,7 +136,7 @@ DISTINCT: Final = f"""
         from source s cross join lateral (
             select * from beneficiary_reach r
             where r.province_key = s.province_key and r.commune_key = s.commune_key
-              and r.month {BETWEEN}
+              and r.month between s.since and s.until
             offset 0) r
         where s.commune_key <> 0 and s.unit_key = 0 and r.events > 0
         union all
@@ -132,12 +147,15 @@ DISTINCT: Final = f"""
               and r.month {BETWEEN}
             offset 0) r
         join source s on s.unit_key = r.unit_key and s.commune_key = r.commune_key
-             and s.province_key = r.province_key
+             and s.province_key = r.province_key and r.month between s.since and s.until
         where r.events > 0
     )
-    select target, width_bucket(month, {FIRSTS}) as n, count(distinct beneficiary_hash)
-    from found
-    group by 1, 2
+    {BY_PERIOD} from (
+        select target, width_bucket(month, {FIRSTS}) as n,
+               count(distinct beneficiary_hash) as value
+        from found
+        group by 1, 2
+    ) r group by n
 """  # noqa: S608 - put together from constants
 CHANGED: Final = f"""
     select width_bucket(month, {FIRSTS}) as n, {{day}} as day, unit_key, commune_key, province_key,

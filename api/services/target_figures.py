@@ -30,7 +30,7 @@ from api.services.observation_basis import Basis, Change, find_basis
 from api.services.observation_cells import Figure
 from api.services.observation_cells import Figures as Numbers
 from api.services.observation_counts import (
-    count,
+    count_in_columns,
     enter_territory,
     find_catalogue,
     find_figures,
@@ -226,7 +226,7 @@ async def _pages(session: AsyncSession, caller: Caller, part: Part) -> Pages | N
     except ValidationFailed:
         return None
     land = await find_land(session, caller, asked.roots)
-    return Pages(session, count, replace(asked, roots=land.provinces), land, asked.roots)
+    return Pages(session, count_in_columns, replace(asked, roots=land.provinces), land, asked.roots)
 
 
 async def _enter(
