@@ -40,10 +40,9 @@ def straight(route: APIRoute) -> Answer | None:
     async def answer(request: Request) -> Response | None:
         try:
             given: dict[str, Any] = {name: _id(request.path_params[name]) for name in ids}
-            sent = await _json(request) if model else None
-            given["caller"] = await permit(request)
             if model:
-                given["body"] = model.model_validate(sent)
+                given["body"] = model.model_validate_json(await _json(request))
+            given["caller"] = await permit(request)
         except (ValueError, RecursionError):
             return None
         response = Response(status_code=route.status_code or 200, media_type=JSON)
@@ -62,10 +61,10 @@ def _id(text: str) -> UUID:
     return UUID(text)
 
 
-async def _json(request: Request) -> Any:
+async def _json(request: Request) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0] != JSON:
         raise ValueError
-    return await request.json()
+    return await request.body()
 
 
 def _permit_of(annotation: Any) -> RequireHot | None:
