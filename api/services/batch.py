@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from api.auth.caller import Caller, enter
+from api.auth.permissions import Permission
 from api.db import transaction
 from api.driver import Connection, Hot, connection_of
 from api.errors import (
@@ -32,6 +33,7 @@ from api.models.batch import (
     BatchRead,
     BatchResult,
     FieldConflict,
+    NewEvent,
     Operation,
 )
 from api.models.support_events import SupportEventCreate
@@ -48,6 +50,7 @@ ORDER_DONE = ("teams", "members", "households", "support_events", "activities")
 
 type Key = tuple[str, int]
 type Done = Written | Refusal
+type Item = BatchItem | NewEvent
 CIRCLES = {"40001", "40P01"}
 """The database's words for two transactions that wait for each other."""
 ATTEMPTS = 3
@@ -69,7 +72,7 @@ class Batch:
         refused = any(isinstance(done, Refusal) for done in self.done.values())
         return self.sent.atomic and refused
 
-    def settle(self, key: Key, item: BatchItem, outcome: Done) -> None:
+    def settle(self, key: Key, item: Item, outcome: Done) -> None:
         """Keep an item's outcome."""
         self.done[key] = outcome
         if item.id is None:
@@ -111,16 +114,16 @@ class Batch:
                 raise
             return known
 
-    async def record(self, database: Connection, items: Sequence[tuple[int, BatchItem]]) -> None:
+    async def record(self, database: Connection, items: Sequence[tuple[int, Item]]) -> None:
         """Insert the new events as one set."""
         bodies: dict[int, SupportEventCreate] = {}
         for index, item in items:
             try:
-                body = self._read("support_events", item)
+                body = self._read_new(item)
             except Refusal as refusal:
                 self.settle(("support_events", index), item, refusal)
             else:
-                bodies[index] = cast("SupportEventCreate", body)
+                bodies[index] = body
         if not bodies:
             return
         outcomes = await event_intake.insert_events(database, self.caller, list(bodies.values()))
@@ -133,12 +136,26 @@ class Batch:
                 row, is_new = outcome
                 self.settle(key, sent[index], made(row["version"], is_new=is_new))
 
+    def _read_new(self, item: Item) -> SupportEventCreate:
+        """Validate a new event, unless it was read together with the batch."""
+        if not isinstance(item, NewEvent):
+            return cast("SupportEventCreate", self._read("support_events", item))
+        self._permit(NOUNS["support_events"].writing)
+        if self.lacking and self.lacking & references(item.data.model_dump(mode="json")):
+            raise Deferred
+        if item.data.id and item.data.id != item.id:
+            raise ValidationFailed(FieldError("/id", "not_as_in_item"))
+        return item.body
+
+    def _permit(self, permission: Permission) -> None:
+        if not self.caller.has(permission):
+            raise InsufficientRole
+
     def _read(self, resource: str, item: BatchItem) -> Input | None:
         """Validate an item; refuse one whose references could not be created in this batch."""
         noun = NOUNS[resource]
         needed = {Operation.update: noun.changing, Operation.delete: noun.deleting}
-        if not self.caller.has(needed.get(item.op, noun.writing)):
-            raise InsufficientRole
+        self._permit(needed.get(item.op, noun.writing))
         creates = item.op is Operation.create
         own = set() if creates or item.id is None else {item.id}
         if self.lacking and self.lacking & (references(item.data) | own):
@@ -213,7 +230,7 @@ async def _run(engine: AsyncEngine, hot: Hot, caller: Caller, sent: BatchCreate)
 
 
 def _result(
-    resource: str, index: int, item: BatchItem, done: Done, language: str, request_id: str | None
+    resource: str, index: int, item: Item, done: Done, language: str, request_id: str | None
 ) -> BatchResult:
     if not isinstance(done, Refusal):
         outcome, version, row_id = done
