@@ -31,11 +31,12 @@ class Secrets:
 
     def hash_content(self, content: Any) -> bytes:
         """Return the keyed hash of a body as accepted: the same content gives the same hash."""
-        return self.hash_text(json.dumps(content, sort_keys=True, ensure_ascii=False, default=str))
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+        return self.hash_written(text.encode())
 
-    def hash_text(self, text: str) -> bytes:
+    def hash_written(self, content: bytes) -> bytes:
         """Return the keyed hash of content that is written already, in one way only."""
-        return hmac.digest(self._content, text.encode(), "sha256")
+        return hmac.digest(self._content, content, "sha256")
 
     @property
     def generation(self) -> int:

@@ -43,14 +43,14 @@ class _Item(NamedTuple):
 
     given: SupportEventCreate
     row_id: UUID
-    said: str
+    said: bytes
     content: bytes
     fact: Fact
 
 
 def _item(caller: Caller, given: SupportEventCreate) -> _Item:
     said = said_by(given)
-    content = caller.secrets.hash_text(said)
+    content = caller.secrets.hash_written(said)
     return _Item(given, given.id or ids.new_id(), said, content, _fact(given))
 
 

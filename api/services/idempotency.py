@@ -68,7 +68,10 @@ async def take(
     """
     secrets = caller.secrets
     taken = Key(
-        session, caller, secrets.hash_text(f"key {caller.id} {key}"), secrets.hash_content(request)
+        session,
+        caller,
+        secrets.hash_written(f"key {caller.id} {key}".encode()),
+        secrets.hash_content(request),
     )
     lock = int.from_bytes(taken.key_hash[:_LOCK_BYTES], signed=True)
     if not await session.scalar(_LOCK, {"lock": lock}):

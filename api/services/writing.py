@@ -114,14 +114,15 @@ def bring_back(row: Record) -> None:
         touch(row)
 
 
-def said_by(given: Creation) -> str:
-    """Return what a body says besides its id; what is left out is as its default."""
-    return given.model_dump_json(exclude={"id"}, exclude_defaults=True)
+def said_by(given: Creation, *besides: str) -> bytes:
+    """Return as JSON what a body says besides its id; what is left out is as its default."""
+    left_out = {"id", *besides}
+    return given.__pydantic_serializer__.to_json(given, exclude=left_out, exclude_defaults=True)
 
 
 def content_of(caller: Caller, given: Creation) -> bytes:
     """Return the keyed hash of a body as accepted."""
-    return caller.secrets.hash_text(said_by(given))
+    return caller.secrets.hash_written(said_by(given))
 
 
 async def made_before[Row: Record](
