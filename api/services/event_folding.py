@@ -1,4 +1,4 @@
-"""Folding events into their rolls, and holding the rolls against a recount."""
+"""Folding what has changed into its rolls, and holding the rolls against a recount."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,9 @@ _PATIENCE = text("set local statement_timeout = '1h'")
 _FOLD = text("select fold_events()")
 _FOLD_PART = text("select fold_events(:most)")
 _REBUILD = text("select rebuild_event_rolls()")
-_DIFFERENCES = text("select * from event_roll_differences(), people_roll_differences()")
+_DIFFERENCES = text("""
+    select * from event_roll_differences(), people_roll_differences(), standing_differences()
+""")
 
 
 async def fold(session: AsyncSession) -> int:

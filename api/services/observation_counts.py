@@ -24,6 +24,7 @@ from api.services.measures import AT_LEAST, TEAM, Formula, Measure
 from api.services.observation_cells import Columns, Counts, Figures
 from api.services.observation_units import Asked, Unit, find_territory
 from api.services.people_rolls import count_people
+from api.services.standing_rolls import count_standing
 
 type Counted = dict[tuple[Measure, str | None], Figures]
 """A measure and the dimension that it is split by -> its numbers."""
@@ -130,20 +131,21 @@ async def find_figures(
 async def count(session: AsyncSession, asked: Asked, measure: Measure, by: str | None) -> Counts:
     """Count a measure in a few statements, whatever the number of units and periods.
 
-    People are counted by their rolls where these tell what is asked, and otherwise like all else:
-    from the facts.
+    What rolls tell, of people and of what stands, is counted by them, and all else from the facts.
     """
     if (told := await count_people(session, asked, measure, by)) is not None:
         return _by_target(told)
-    return await _count_facts(session, asked, measure, by)
+    return await _count_others(session, asked, measure, by)
 
 
-async def _count_facts(
+async def _count_others(
     session: AsyncSession, asked: Asked, measure: Measure, by: str | None
 ) -> Counts:
     begun = asked.begun
     if not begun:
         return {}
+    if (told := await count_standing(session, asked, measure, by)) is not None:
+        return told
     parameters = asked.placing | {
         "ats": [asked.at(piece) for piece in begun],
         "trees": [asked.tree(piece) for piece in begun],
@@ -166,7 +168,7 @@ async def count_in_columns(
     if (told := await count_people(session, asked, measure, by)) is not None:
         return told
     columns: dict[int, dict[str | None, dict[int | None, int]]] = {}
-    for (target, n), parts in (await _count_facts(session, asked, measure, by)).items():
+    for (target, n), parts in (await _count_others(session, asked, measure, by)).items():
         for part, value in parts.items():
             columns.setdefault(n, {}).setdefault(part, {})[target] = value
     return columns

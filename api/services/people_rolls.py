@@ -43,6 +43,7 @@ from api.services.people_statements import (
     HOUSEHOLDS,
     REACHED,
     SINCE,
+    SOURCE_COLUMNS,
     TURNS,
 )
 from api.services.periods import Period
@@ -187,8 +188,7 @@ async def _rows(
     session: AsyncSession, statement: TextClause, sources: Sources, given: Mapping[str, Any]
 ) -> Sequence[Any]:
     """Return what was folded: the number of the period, targets and how many people each has."""
-    names = ("provinces", "communes", "units", "targets")
-    told: dict[str, Any] = dict(zip(names, sources.written, strict=True))
+    told: dict[str, Any] = dict(zip(SOURCE_COLUMNS, sources.written, strict=True))
     told["totals"] = sources.totals
     return (await session.execute(statement, {**given, **told})).all()
 

@@ -1,7 +1,7 @@
-"""Which rolls of people make up the units of an answer, tree by tree."""
+"""Which rolls of people and of what stands make up the units of an answer, tree by tree."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -24,6 +24,14 @@ class Era(NamedTuple):
     sources: Sources
 
 
+class Stretch(NamedTuple):
+    """Days that have one tree, and what makes up the answer there."""
+
+    first: date
+    last: date
+    sources: Sources
+
+
 _TURNS = text("""
     select distinct day from (
         select lower(during) as day from admin_unit_state
@@ -33,6 +41,8 @@ _TURNS = text("""
 _KNOWN: dict[UUID, list[date]] = {}
 """The days on which any unit changes: exact for a version of the tree."""
 _MOST_KNOWN: Final = 10
+_MOST_STRETCHES: Final = 12
+"""What makes up a tree costs more than it saves where few facts lie between two of them."""
 
 
 async def find_eras(session: AsyncSession, asked: Asked) -> list[Era]:
@@ -52,6 +62,21 @@ async def find_eras(session: AsyncSession, asked: Asked) -> list[Era]:
             days.append(day)
             eras.append(Era(n, [piece], await _sources(session, asked, tree)))
     return eras
+
+
+async def find_days(session: AsyncSession, asked: Asked) -> list[Stretch] | None:
+    """Return what makes up the answer where each day has a tree; `None` if these are too many."""
+    first, last = asked.begun[0].first, asked.begun[-1].last
+    if asked.tree_day:
+        return [Stretch(first, last, await _sources(session, asked, asked.tree_day))]
+    turns = [turn for turn in await _turns(session) if first < turn <= last]
+    if len(turns) >= _MOST_STRETCHES:
+        return None
+    begins, ends = [first, *turns], [*(turn - timedelta(1) for turn in turns), last]
+    return [
+        Stretch(begin, end, await _sources(session, asked, begin))
+        for begin, end in zip(begins, ends, strict=True)
+    ]
 
 
 async def find_of_events(session: AsyncSession, asked: Asked) -> Sources | None:

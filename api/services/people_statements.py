@@ -9,6 +9,7 @@ from typing import Final
 
 from api.services.counting import UNAIDED
 
+SOURCE_COLUMNS: Final = ("provinces", "communes", "units", "targets")
 # Until the next statement, the database shows the rolls of these sources: `:totals`.
 _SOURCES: Final = """
     told as materialized (

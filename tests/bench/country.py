@@ -38,6 +38,26 @@ VILLAGES: Final = """
            'community_team', date '2022-03-01' + (number % 600)::integer, '{}'
     from bench_village;
 
+    insert into member (id, version, created_at, updated_at, full_name, birth_year, gender,
+                        is_youth_union_member, trained_on, external_ids)
+    select md5(number || ' of ' || n)::uuid, 1, now(), now(), 'Người ' || n,
+           1960 + ((number * 7 + n * 11) % 50)::integer, 'unstated', n = 4,
+           case when n % 3 = 0 then date '2024-01-01' + (number % 700)::integer end, '{}'
+    from bench_village cross join generate_series(0, 8) as n;
+    insert into membership (team_id, member_id, joined_on, left_on, role, unit_id, unit_key,
+                            commune_key, province_key)
+    select t.id, md5(v.number || ' of ' || n)::uuid, t.founded_on + (n * 30)::integer,
+           case when (v.number + n) % 7 = 0 then t.founded_on + (n * 30 + 500)::integer end,
+           case when n = 0 then 'leader' else 'member' end, t.unit_id, t.unit_key, t.commune_key,
+           t.province_key
+    from bench_village v
+    cross join generate_series(0, 8) as n
+    cross join lateral (  -- one in twenty is in the next village's team too
+        values (v.number), (case when (v.number * 9 + n) % 20 = 5 then v.number + 1 end)
+    ) at (number)
+    join bench_village w on w.number = at.number
+    join team t on t.id = w.team_id;
+
     create function bench_household(village bigint, n bigint) returns uuid
     language sql immutable parallel safe as $$ select md5(village || ' ' || n)::uuid $$;
     insert into household (id, version, created_at, updated_at, unit_id, unit_key, commune_key,
@@ -47,8 +67,8 @@ VILLAGES: Final = """
     from bench_village cross join generate_series(0, 19) as n;
     analyze;
 """
-"""As a superuser: in every commune of before the reform nine villages, with a team and twenty
-households each."""
+"""As a superuser: in every commune of before the reform nine villages, with a team of nine and
+twenty households each."""
 
 EVENTS: Final = """
     insert into support_event (id, version, created_at, updated_at, unit_id, unit_key, commune_key,

@@ -1,8 +1,8 @@
 """`python -m tests.bench.scale --events 1000000 10000000`: dashboards and lists as a country grows.
 
-Loads nine villages, with a team each, for every commune of before the reform, then as many events
-as are asked for, in two years around it, and measures over HTTP, one request after another. It
-prints figures and fails only when an answer is wrong.
+Loads nine villages, with a team of nine each, for every commune of before the reform, then as many
+events as are asked for, in two years around it, and measures over HTTP, one request after another.
+It prints figures and fails only when an answer is wrong.
 """
 
 import argparse
@@ -53,6 +53,12 @@ DASHBOARDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "  by service": {"unit_id": NATION, "level": "province", "by": "service_type"},
     "  by week": {"unit_id": NATION, "level": "province", "every": "week"},
     "  active teams": {"unit_id": NATION, "level": "province", "indicator": "teams.active"},
+    "  members": {"unit_id": NATION, "level": "province", "indicator": "members.active"},
+    "province by commune, members": {
+        "unit_id": LAO_CAI,
+        "level": "commune",
+        "indicator": "members.active",
+    },
     "a commune by kind of team": {"unit_id": BAO_THANG, "by": "kind"},
 }
 """Twelve months each, if nothing else is said."""
@@ -100,7 +106,8 @@ async def fill(url: str, events: int) -> None:
         await connection.execute("set local work_mem = '256MB'")
         await connection.fetchval("select rebuild_event_rolls()")
     await connection.execute(
-        "vacuum analyze event_roll, people_roll, household_reach, beneficiary_reach"
+        "vacuum analyze event_roll, people_roll, household_reach, beneficiary_reach,"
+        " standing, standing_roll, standing_note"
     )
     for one in (connection, *others):
         await one.close()

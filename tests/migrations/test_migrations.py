@@ -57,8 +57,15 @@ async def test_the_catalogue_and_the_indicators_are_there(superuser: AsyncEngine
         assert tuple((await connection.execute(counts)).one()) == (33, 31)
 
 
-# As it was before there were rolls of people.
+# As it was before there were rolls of people, and of what stands.
 WITHOUT_PEOPLE = """
+    drop table standing, standing_roll, standing_note cascade;
+    drop function fold_standing, count_standing, standing_differences, noted_members;
+    drop function note_standing, note_all_standing cascade;
+    drop policy team_fold on team;
+    drop policy member_fold on member;
+    drop policy membership_fold on membership;
+    drop policy activity_fold on activity;
     drop trigger note_move on household;
     drop trigger note_renaming on support_event;
     drop trigger note_renaming on support_event_version;

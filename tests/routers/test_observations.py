@@ -271,6 +271,59 @@ RENAMED = """
     where beneficiary_hash is not null and get_byte(uuid_send(id), 15) % 5 < 2
 """
 
+HIDDEN = """
+    update {0} set version = version + 1, deleted_at = case when deleted_at is null then now() end
+    where get_byte(uuid_send(id), 15) % 4 = 0
+"""
+MOVED = """
+    with known as (select *, row_number() over (order by id) - 1 as n from {0})
+    update {0} t set version = t.version + 1, unit_key = other.unit_key,
+        commune_key = other.commune_key, province_key = other.province_key, unit_id = other.unit_id
+    from known join known other on other.n = known.n # 1
+    where known.id = t.id
+"""
+CHANGED = (
+    """
+    update team set version = version + 1, founded_on = founded_on {0} 40,
+        kind = case kind when 'core_squad' then 'expert_group' when 'expert_group' then 'core_squad'
+               else kind end,
+        zalo_group_url = case when zalo_group_url is null then 'https://zalo.me/g/1' end
+    where get_byte(uuid_send(id), 14) % 3 = 0
+    """,
+    """
+    update member set version = version + 1, birth_year = 3970 - birth_year,
+        is_youth_union_member = not is_youth_union_member, trained_on = trained_on {0} 100
+    where get_byte(uuid_send(id), 14) % 3 = 0
+    """,
+    """
+    update activity set version = version + 1, held_on = held_on {0} 40,
+        participants = 200 - participants, kind = case kind when 'training' then 'meeting'
+        when 'meeting' then 'training' else kind end
+    where get_byte(uuid_send(id), 14) % 3 = 0
+    """,
+    """
+    update membership set joined_on = joined_on {0} 30
+    where get_byte(uuid_send(member_id), 15) % 3 = 0
+    """,
+)
+GONE = """
+    with gone as (
+        delete from membership where get_byte(uuid_send(member_id), 15) % 5 = 0 returning *)
+    insert into left_out select * from gone
+"""
+BACK = "insert into membership select * from left_out"
+
+
+BEFORE, AFTER = [change.format("-") for change in CHANGED], [c.format("+") for c in CHANGED]
+HIDING = [HIDDEN.format(noun) for noun in ("team", "member", "activity")]
+MOVING = [MOVED.format(noun) for noun in ("team", "activity")]
+DISTURBED = [
+    [*HIDING, *BEFORE, *MOVING],
+    [*HIDING, AFTER[0], GONE, HIDING[0]],
+    [*MOVING, BACK, *AFTER[1:], HIDING[0]],
+]
+"""Before the first fold, before the second one, and after both: all is as it was in the end."""
+
 
 async def unsettle(superuser: AsyncEngine) -> None:
     """Let every third event have been recorded otherwise, and corrected; fold in between.
@@ -286,6 +339,7 @@ async def unsettle(superuser: AsyncEngine) -> None:
             await event_folding.fold(session)
 
     async with superuser.connect() as connection:
+        await connection.execute(text("create temporary table left_out (like membership)"))
         await connection.execute(
             text("""
                 create temporary table truth as
@@ -295,16 +349,16 @@ async def unsettle(superuser: AsyncEngine) -> None:
             """)
         )
         await correct("o.shuffled = t.n", "t.n % 3 = 0")
-        for change in (STRAYED, MISTAKEN):
+        for change in (STRAYED, MISTAKEN, *DISTURBED[0]):
             await connection.execute(text(change))
         await fold()
         await correct("o.n = t.n", "t.n % 6 = 0")
         await correct("o.shuffled = t.n", "t.n % 7 = 0")
         await correct("o.n = t.n", "t.n % 7 = 0")
-        for change in (STRAYED, RENAMED):
+        for change in (STRAYED, RENAMED, *DISTURBED[1]):
             await connection.execute(text(change))
         await fold()
-        for change in (MISTAKEN, RENAMED):
+        for change in (MISTAKEN, RENAMED, *DISTURBED[2]):
             await connection.execute(text(change))
         await correct("o.n = t.n", "t.n % 3 = 0")
         await correct("o.shuffled = t.n", "t.n % 11 = 0")

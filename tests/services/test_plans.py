@@ -361,3 +361,41 @@ async def test_people_of_the_nation_are_counted_without_reading_its_events(
                 ]
                 rows = sum(node["Actual Rows"] * node["Actual Loops"] for node in read)
                 assert rows + wasted(plan, "support_event") < 10, (indicator, rest)
+
+
+MEMBERS = text("""
+    with new as (
+        insert into member (id, version, created_at, updated_at, full_name, birth_year, gender,
+                            is_youth_union_member, external_ids)
+        select gen_random_uuid(), 1, now(), now(), 'Người', 1990, 'unstated', false, '{}'
+        from generate_series(1, :count) returning id
+    )
+    insert into membership (team_id, member_id, joined_on, role, unit_id, unit_key, commune_key,
+                            province_key)
+    select t.id, new.id, date '2025-08-01', 'member', t.unit_id, t.unit_key, t.commune_key,
+           t.province_key
+    from new cross join team t where t.id = :team
+""")
+
+
+async def test_members_are_counted_without_reading_all_of_them(
+    app: FastAPI, lao_cai: Province, superuser: AsyncEngine
+) -> None:
+    crowd = {"count": FOREIGN, "team": lao_cai.bao_thang.team["id"]}
+    async with superuser.connect() as connection:
+        await connection.execute(MEMBERS, crowd)
+    async with transaction(superuser, snapshot=True) as session:
+        await event_folding.fold(session)
+    place = lao_cai.muong_khuong
+    stay = {"team_id": place.team["id"], "joined_on": "2026-01-01"}
+    await make(place.admin, "members", full_name="Giàng A Sa", memberships=[stay])
+    async with superuser.connect() as connection:
+        await connection.execute(text("analyze"))
+    reader = await lao_cai.country.sign_in(Role.ioc_reader, Role.commune_admin, at=NATION)
+    asked = "indicator=members.active&indicator=members.youth_share&period=2026&every=month"
+    for unit, level in ((NATION, "province"), (LAO_CAI, "commune")):
+        for boundary in ("current", "as_recorded", "2025-12-31"):
+            path = f"/v1/observations?{asked}&unit_id={unit}&level={level}&boundary={boundary}"
+            for plan in await plans(app, reader, path):
+                for table in ("standing", "membership", "member"):
+                    assert reads(plan, table) + wasted(plan, table) < 20, (path, table)
