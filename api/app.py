@@ -135,6 +135,7 @@ def create_app(settings: Settings, database_url: str, secret: str) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # looked for at each request
     )
     app.state.admin_totp_required = settings.admin_totp_required
     app.state.issuers = Issuers(settings.oidc_issuers)

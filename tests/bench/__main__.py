@@ -39,7 +39,8 @@ def both(urls: embedded.Urls, folder: str) -> Iterator[tuple[int, int, str]]:
     key = secrets.token_hex(32)
     asyncio.run(db.migrate(urls.owner))
     asyncio.run(load_demo(urls.app, Secrets(key), owner_url=urls.owner))
-    asyncio.run(_execute(superuser, floor.TABLE))
+    for statement in (floor.TABLE, floor.FILLED, "vacuum analyze"):
+        asyncio.run(_execute(superuser, statement))
     ours, bare = free_port(), free_port()
     serve = ("api.cli", "serve", "--port", str(ours))
     with (

@@ -1,7 +1,8 @@
 """The bare floor: FastAPI and asyncpg on the same tables; no auth, no scope, no ORM, no rules.
 
 Run as `python -m tests.bench.floor URL PORT`. What it writes goes into `floor_event`, a copy of
-the events' table with its indexes.
+the events' table with its indexes and as many events, so that both look for their place in indexes
+of one size.
 """
 
 import sys
@@ -61,6 +62,10 @@ MANY = f"""
     insert into floor_event ({", ".join(NAMES)}, {RECORD})
     select {", ".join(f"{n}::{kind}" for n, kind in zip(NAMES, TYPES, strict=True))}, {VALUES}
     from unnest({", ".join(ARRAYS)}) as given ({", ".join(NAMES)})
+"""
+FILLED = f"""
+    insert into floor_event ({", ".join(NAMES)}, {RECORD})
+    select {", ".join(NAMES)}, {RECORD} from support_event
 """
 READ = f"select {', '.join(NAMES)}, version, created_at, status from support_event"
 NEWEST = READ + " where {column} = $1 order by occurred_at desc, id desc limit 50"

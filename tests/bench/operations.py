@@ -17,7 +17,11 @@ BATCH = 500
 FEW = 4  # connections where one request is work enough
 OURS = {"commune_key", "province_key", "unit_key", "team_commune_key", "team_unit_key"}
 """Columns that the service works out and the floor is told."""
-SAMPLE = f"select {', '.join(NAMES)} from support_event order by md5(id::text) limit 20000"
+SAMPLE = f"""
+    select {", ".join(NAMES)}
+    from (select * from support_event order by occurred_at desc limit 20000) newest
+    order by md5(id::text)
+"""
 PLACE = """
     select e.commune_key, e.province_key
     from principal p join role_grant g on g.principal_id = p.id
