@@ -6,7 +6,7 @@ into `noidai_app` before its first statement. For the statements that answer a d
 request it changes into `noidai_subjects`, whose policies show only whom open requests name.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -72,6 +72,16 @@ async def transaction(
     told = {"snapshot": snapshot}
     async with AsyncSession(engine, expire_on_commit=False, info=told) as session, session.begin():
         yield session
+
+
+async def once[T](session: AsyncSession, name: str, read: Callable[[], Awaitable[T]]) -> T:
+    """Return what `read` does: read once, where all of the transaction sees one moment."""
+    if not session.info["snapshot"]:
+        return await read()
+    if name not in session.info:
+        session.info[name] = await read()
+    found: T = session.info[name]
+    return found
 
 
 @asynccontextmanager

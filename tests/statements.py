@@ -12,8 +12,10 @@ _CALLER = ("set_config('noidai.principal'", "from role_grant g")
 
 
 @contextmanager
-def statements(app: FastAPI, *, callers: bool = False) -> Iterator[list[str]]:
+def statements(app: FastAPI, *, callers: bool = False, values: bool = False) -> Iterator[list[str]]:
     """Collect the SQL that the service sends; what reads a caller only if `callers`.
+
+    With `values`, the toolkit's are told behind it.
 
     A caller is read again whenever an announcement of it is heard late, at any moment.
     """
@@ -25,8 +27,8 @@ def statements(app: FastAPI, *, callers: bool = False) -> Iterator[list[str]]:
         if callers or not any(part in statement for part in _CALLER):
             sent.append(statement)
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        keep(statement)
+    def note(_connection: Any, _cursor: Any, statement: str, given: Any, *_rest: Any) -> None:
+        keep(f"{statement} {given}" if values else statement)
 
     async def noted(connection: Any, query: str, *arguments: Any, **options: Any) -> Any:
         keep(query)

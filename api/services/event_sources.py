@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth.caller import totals_of
 from api.auth.scope import Reach
+from api.db import once
 from api.models.types import Level
 
 ALL: Final = 0
@@ -196,13 +197,12 @@ class Seen(NamedTuple):
 
 
 async def see(session: AsyncSession) -> Seen:
-    """Return what the transaction sees: once, where all of it sees one moment."""
-    seen: Seen | None = session.info.get("seen")
-    if seen is None:
-        seen = Seen(*(await session.execute(_SEEN)).one())
-        if session.info["snapshot"]:
-            session.info["seen"] = seen
-    return seen
+    """Return what the transaction sees."""
+
+    async def read() -> Seen:
+        return Seen(*(await session.execute(_SEEN)).one())
+
+    return await once(session, "seen", read)
 
 
 async def find_sources(

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.auth.caller import Caller, present
 from api.auth.permissions import FACT_READS, Permission
 from api.auth.scope import Reach
+from api.db import once
 from api.errors import not_found_at
 from api.models.observations import By
 from api.services.counting import IN_ROOTS, counting
@@ -36,7 +37,11 @@ _SERVICES = text("select code, parent_code, unit_of_count from service_type")
 
 async def find_catalogue(session: AsyncSession) -> list[Any]:
     """Return every service with its parent and its unit of count."""
-    return list(await session.execute(_SERVICES))
+
+    async def read() -> list[Any]:
+        return list(await session.execute(_SERVICES))
+
+    return await once(session, "services", read)
 
 
 def services_of(

@@ -8,12 +8,14 @@ of teams of members, campaigns, single teams) is counted from the facts.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import date
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.db import once
 from api.models.observations import By, Every
 from api.services import periods
 from api.services.counting import UNAIDED, placed
@@ -174,10 +176,19 @@ async def _turned(
     session: AsyncSession, asked: Asked, roll: Roll, turns: str, given: Mapping[str, Any]
 ) -> Sequence[Any]:
     """Return what has changed since it was folded."""
-    if not await session.scalar(text(NOTED), {"nouns": list(roll.nouns)}):
+    if (await _noted(session)).isdisjoint(roll.nouns):
         return ()
     statement = placed(turns, TURNED, asked, first=UNAIDED)
     return (await session.execute(statement, {**asked.placing, **given})).all()
+
+
+async def _noted(session: AsyncSession) -> AbstractSet[str]:
+    """Return of which nouns anything is noted."""
+
+    async def read() -> AbstractSet[str]:
+        return frozenset(await session.scalars(text(NOTED)))
+
+    return await once(session, "noted", read)
 
 
 class _Found:

@@ -131,7 +131,7 @@ FLOW: Final = f"""
     group by 1, 2, 3
 """  # noqa: S608 - put together from constants
 
-NOTED: Final = "select exists (select from standing_note where noun = any(cast(:nouns as text[])))"
+NOTED: Final = "select distinct noun from standing_note"
 STOCK_TURNS: Final = f"""
     select p.n::integer as n, {{day}} as day, r.unit_key, {{part}} as part, r.id, r.sign, r.amount
     from standing_turns r

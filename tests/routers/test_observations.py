@@ -363,7 +363,7 @@ async def unsettle(superuser: AsyncEngine) -> None:
         await correct("o.n = t.n", "t.n % 3 = 0")
         await correct("o.shuffled = t.n", "t.n % 11 = 0")
         await correct("o.n = t.n", "t.n % 11 = 0")
-        await connection.execute(text("drop table truth"))
+        await connection.execute(text("drop table truth, left_out"))
 
 
 @dataclass

@@ -16,6 +16,7 @@ from api.models.role_grants import Role
 from api.services import event_folding
 from tests.factories import LAO_CAI, NATION, Country, Place, Province, make
 from tests.services.test_reorganisations_at_work import MERGER
+from tests.waiting import watch
 
 WRITERS = 16
 DAYS = ("2025-12-31T23:30:00+07:00", "2026-02-28T09:00:00+07:00", "2026-03-02T09:00:00+07:00")
@@ -175,15 +176,6 @@ async def test_rolls_are_exact_in_a_storm_of_writers_folds_and_a_merger(
             await asyncio.sleep(dice.random() / 20)
         return turns
 
-    async def watch() -> int:
-        looks = 0
-        snapshot = superuser.execution_options(isolation_level="REPEATABLE READ")
-        async with snapshot.connect() as connection:
-            while not over.is_set():
-                assert await is_exact(connection)
-                looks += 1
-        return looks
-
     async def work() -> Counter[str]:
         merging = asyncio.create_task(merge())
         done = await asyncio.gather(*(go_on(n) for n in range(WRITERS)))
@@ -194,7 +186,7 @@ async def test_rolls_are_exact_in_a_storm_of_writers_folds_and_a_merger(
     folding = asyncio.gather(
         *(keep_folding(owner_url, random.Random(n), over, dies=0.3) for n in range(3))
     )
-    done, looks, turns = await asyncio.gather(work(), watch(), disturb())
+    done, looks, turns = await asyncio.gather(work(), watch(superuser, over, is_exact), disturb())
     folds = await folding
     assert done["unit_dissolved"], done
     assert done["200"] > WRITERS

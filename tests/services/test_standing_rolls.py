@@ -19,6 +19,7 @@ from tests.services.test_event_rolls import keep_folding
 from tests.services.test_people_rolls import BOUNDARIES, PLACES
 from tests.services.test_plans import MEMBERS
 from tests.services.test_reorganisations_at_work import MERGER
+from tests.waiting import watch
 from tests.walking import Walk, begin
 
 WALKERS = 6
@@ -124,15 +125,6 @@ async def test_rolls_are_exact_in_a_storm_of_writers_and_folds(
     async def go_on(walk: Walk) -> Counter[str]:
         return Counter([await walk.step() for _ in range(40)])
 
-    async def watch() -> int:
-        looks = 0
-        snapshot = superuser.execution_options(isolation_level="REPEATABLE READ")
-        async with snapshot.connect() as connection:
-            while not over.is_set():
-                assert await is_exact(connection)
-                looks += 1
-        return looks
-
     async def work() -> Counter[str]:
         done = await asyncio.gather(*(go_on(walk) for walk in walks))
         over.set()
@@ -141,7 +133,7 @@ async def test_rolls_are_exact_in_a_storm_of_writers_and_folds(
     folding = asyncio.gather(
         *(keep_folding(owner_url, random.Random(n), over, dies=0.3) for n in range(3))
     )
-    done, looks = await asyncio.gather(work(), watch())
+    done, looks = await asyncio.gather(work(), watch(superuser, over, is_exact))
     await folding
     assert min(done.values()) > WALKERS, done
     assert looks > 10
