@@ -118,7 +118,7 @@ class NewEvent(NamedTuple):
         said = said_by(self.given, "beneficiary") if self.given.beneficiary else self.said
         found = self.found | {"unit_id": str(self.found["unit_id"])}
         for name in _HASHES & found.keys():
-            found[name] = rf"\x{found[name].hex()}"
+            found[name] = found[name] and rf"\x{found[name].hex()}"
         return said[:-1] + b"," + to_json(found)[1:]
 
 

@@ -210,6 +210,29 @@ async def test_what_refers_to_a_failed_item_is_deferred(
     ]  # fmt: skip
 
 
+async def test_an_event_says_the_same_in_a_set_as_alone(
+    leader: httpx.AsyncClient, na_day: Place
+) -> None:
+    said: list[dict[str, Any]] = [
+        {},
+        {"beneficiary": {"age_band": "60_plus"}},
+        {"beneficiary": {"gender": "female", "identifier": "001203004567"}},
+        {"beneficiary": {}, "member_ids": [na_day.leader["id"]], "unit_id": na_day.village["id"]},
+        {"household_id": na_day.household["id"], "note": 'Bà "Sáu" \\ Mẩy', "quantity": 7},
+        {"lat": 22.5, "lon": 104, "external_ids": {"zalo": "b", "so": "a"}, "mode": "on_behalf"},
+    ]
+    alone = [await make(leader, "support-events", **na_day.event(**each)) for each in said]
+    names = {"external_ids": {"zalo": "d", "so": "c"}}  # others: each is one row's
+    told = [each | names if "external_ids" in each else each for each in said]
+    results = await send(leader, support_events=[create(na_day.event(**each)) for each in told])
+    assert outcomes(results) == [(201, "created")] * len(said)
+    own = {"id", "created_at", "updated_at", "recorded_at", "possible_duplicate_of"}
+    for one, result in zip(alone, results, strict=True):
+        together = (await leader.get(f"/v1/support-events/{result['id']}")).json()
+        differing = {name for name in one if one[name] != together[name]} - own
+        assert differing <= {"external_ids"}, (one, together)
+
+
 async def test_an_id_twice_in_one_batch(leader: httpx.AsyncClient, na_day: Place) -> None:
     one, two, three = (str(ids.new_id()) for _ in range(3))
     results = await send(
