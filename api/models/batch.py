@@ -76,7 +76,7 @@ class BatchItem(BaseModel):
         return True, f"{self.external_id.system}:{self.external_id.id}"
 
 
-class NewEvent(BaseModel):
+class NewEventItem(BaseModel):
     """A create of an event that is right as far as it tells itself: its body is read already."""
 
     model_config = ConfigDict(extra="forbid")
@@ -135,7 +135,7 @@ class BatchCreate(Input):
 
 
 class _NewEvents(BatchCreate):
-    support_events: Annotated[list[NewEvent], Field(max_length=LARGEST)]  # type: ignore[assignment]  # narrower
+    support_events: Annotated[list[NewEventItem], Field(max_length=LARGEST)]  # type: ignore[assignment]  # narrower
 
 
 class BatchOutcome(StrEnum):

@@ -33,7 +33,7 @@ from api.models.batch import (
     BatchRead,
     BatchResult,
     FieldConflict,
-    NewEvent,
+    NewEventItem,
     Operation,
 )
 from api.models.support_events import SupportEventCreate
@@ -50,7 +50,7 @@ ORDER_DONE = ("teams", "members", "households", "support_events", "activities")
 
 type Key = tuple[str, int]
 type Done = Written | Refusal
-type Item = BatchItem | NewEvent
+type Item = BatchItem | NewEventItem
 CIRCLES = {"40001", "40P01"}
 """The database's words for two transactions that wait for each other."""
 ATTEMPTS = 3
@@ -138,7 +138,7 @@ class Batch:
 
     def _read_new(self, item: Item) -> SupportEventCreate:
         """Validate a new event, unless it was read together with the batch."""
-        if not isinstance(item, NewEvent):
+        if not isinstance(item, NewEventItem):
             return cast("SupportEventCreate", self._read("support_events", item))
         self._permit(NOUNS["support_events"].writing)
         if self.lacking and self.lacking & references(item.data.model_dump(mode="json")):
